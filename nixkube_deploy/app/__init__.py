@@ -1,0 +1,1 @@
+"""The conductor: calls the rooms in the order of the pipeline; the only place that names a backend."""

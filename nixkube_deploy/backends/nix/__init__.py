@@ -1,0 +1,1 @@
+"""The nix command line."""

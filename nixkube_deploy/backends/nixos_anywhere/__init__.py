@@ -1,0 +1,1 @@
+"""Installation by nixos-anywhere."""

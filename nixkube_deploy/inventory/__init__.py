@@ -1,0 +1,1 @@
+"""YAML to Fleet: strict, with marks, carets and did-you-mean."""

@@ -1,0 +1,165 @@
+"""What a task does: a closed union of frozen values. Data, never callables, so that plans compare, print and travel."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from nixkube_deploy.model.fleet import Activator
+from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.strategy import DrainOptions, Gates
+
+
+class SwitchMode(StrEnum):
+    """``switch-to-configuration``'s verb."""
+
+    SWITCH = "switch"
+    BOOT = "boot"
+
+
+class InstallPhase(StrEnum):
+    """nixos-anywhere's phases, in their order."""
+
+    KEXEC = "kexec"
+    DISKO = "disko"
+    INSTALL = "install"
+    REBOOT = "reboot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WayBack:
+    """What a host was before its change, recorded so that going back never guesses "generation - 1"."""
+
+    system: StorePath
+    booted: StorePath | None
+    generation: int | None
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """The barrier between staging and disruption. Does nothing itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyClosure:
+    """Bring a closure into a host's store. Not a disruption."""
+
+    host: HostName
+    closure: StorePath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallNixos:
+    """One nixos-anywhere phase on a bare machine."""
+
+    host: HostName
+    phase: InstallPhase
+    closure: StorePath
+    disko: StorePath | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CordonNode:
+    """Own the node, then make it unschedulable."""
+
+    host: HostName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrainNode:
+    """Evict the node's pods as kubectl does."""
+
+    host: HostName
+    options: DrainOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SwitchConfiguration:
+    """Set the profile and activate a closure, with a recorded way back."""
+
+    host: HostName
+    closure: StorePath
+    mode: SwitchMode
+    activator: Activator
+    way_back: WayBack
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebootHost:
+    """Reboot, unless the host already left ``boot_id`` behind and booted ``closure``."""
+
+    host: HostName
+    closure: StorePath
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProveHost:
+    """Prove that the host runs (and, after a reboot, booted) the closure."""
+
+    host: HostName
+    closure: StorePath
+    rebooted_from: str | None
+    """The boot_id that must be gone; None when no reboot was asked for."""
+    failed_before: tuple[str, ...] = ()
+    """Units that were failed before the change; only new ones count."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenGate:
+    """Wait until the host is back in every sense the inventory names."""
+
+    host: HostName
+    gates: Gates
+    rebooted_from: str | None = None
+    """The Node's bootID that must be gone."""
+    expect_node: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfirmActivation:
+    """Disarm the dead-man timer over a new connection; the change is now permanent."""
+
+    host: HostName
+    closure: StorePath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UncordonNode:
+    """Give the node back, unless it was cordoned before us."""
+
+    host: HostName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Soak:
+    """Watch the host for ``seconds``; failing health ends the soak badly."""
+
+    host: HostName
+    seconds: float
+    expect_node: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollBack:
+    """Take the host back to its recorded system, rebooting when the boot changed or must change."""
+
+    host: HostName
+    way_back: WayBack
+    reboot: bool
+
+
+Action = (
+    Stage
+    | CopyClosure
+    | InstallNixos
+    | CordonNode
+    | DrainNode
+    | SwitchConfiguration
+    | RebootHost
+    | ProveHost
+    | OpenGate
+    | ConfirmActivation
+    | UncordonNode
+    | Soak
+    | RollBack
+)

@@ -1,0 +1,95 @@
+"""The few Kubernetes objects the product reads and writes, as values. Field names follow the API."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+OWNER_ANNOTATION = "nixkube-deploy.io/owner"
+"""On a Node: the run id that cordoned it. Written before the cordon."""
+
+PRIOR_ANNOTATION = "nixkube-deploy.io/prior-unschedulable"
+"""On a Node: ``true`` when it was cordoned before us and must stay so."""
+
+MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
+"""On static pods' mirrors, which cannot be evicted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A Node. ``ready`` is the Ready condition's status: ``True``, ``False`` or ``Unknown``."""
+
+    name: str
+    uid: str = ""
+    ready: str = "Unknown"
+    ready_reason: str = ""
+    ready_message: str = ""
+    unschedulable: bool = False
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()
+    """``key:effect``."""
+    addresses: tuple[str, ...] = ()
+    """InternalIP, ExternalIP and Hostname values."""
+    machine_id: str = ""
+    boot_id: str = ""
+    kernel_version: str = ""
+    kubelet_version: str = ""
+    resource_version: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """A Pod, with what draining and gating ask about."""
+
+    namespace: str
+    name: str
+    uid: str
+    node: str = ""
+    phase: str = "Running"
+    ready: bool = True
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    owner_kind: str | None = None
+    """Kind of the controlling owner, None when unmanaged."""
+    owner_name: str | None = None
+    priority_class: str = ""
+    has_emptydir: bool = False
+    deleting_since: float | None = None
+    """deletionTimestamp as seconds since the epoch."""
+
+    @property
+    def is_mirror(self) -> bool:
+        """Whether the kubelet owns it (a static pod)."""
+        return MIRROR_ANNOTATION in self.annotations
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether it will never run again."""
+        return self.phase in {"Succeeded", "Failed"}
+
+    @property
+    def key(self) -> str:
+        """``namespace/name``."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DisruptionBudget:
+    """A PodDisruptionBudget and what its status allows now."""
+
+    namespace: str
+    name: str
+    match_labels: Mapping[str, str] = field(default_factory=dict)
+    disruptions_allowed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A coordination.k8s.io Lease. Times are the API's own strings: two observations are compared, never clocks."""
+
+    namespace: str
+    name: str
+    holder: str = ""
+    renew_time: str = ""
+    duration: int = 0
+    """Seconds."""
+    resource_version: str = ""

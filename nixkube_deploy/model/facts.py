@@ -1,0 +1,81 @@
+"""What is: one probe of a host, one look at its Node."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nixkube_deploy.model.names import HostName, NodeName, StorePath
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SystemContents:
+    """What distinguishes one NixOS system closure from another, read from the toplevel. Empty string: absent."""
+
+    path: StorePath
+    kernel: str = ""
+    initrd: str = ""
+    kernel_modules: str = ""
+    kernel_params: str = ""
+    systemd: str = ""
+    inhibitors: str = ""
+    """The text of ``switch-inhibitors``."""
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Unit name to the store path its file resolves to; on a host only the units that were asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskSpace:
+    """Free bytes; None where the mount point does not exist."""
+
+    store: int | None = None
+    boot: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFacts:
+    """What the Kubernetes API says of the host's Node."""
+
+    name: NodeName
+    ready: bool
+    unschedulable: bool = False
+    cordoned_by: str | None = None
+    """Run id in our owner annotation."""
+    boot_id: str = ""
+    kernel_version: str = ""
+    kubelet_version: str = ""
+    csi_drivers: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFacts:
+    """Everything one round trip tells. ``current`` is None on a machine that does not run NixOS."""
+
+    host: HostName
+    system: str
+    boot_id: str
+    machine_id: str
+    kernel_release: str = ""
+    os_id: str = "nixos"
+    hostname: str = ""
+    serial: str = ""
+    """DMI product serial, when readable."""
+    current: SystemContents | None = None
+    booted: SystemContents | None = None
+    profile: StorePath | None = None
+    generation: int | None = None
+    loader: str = "unknown"
+    """``systemd-boot``, ``grub``, ``generic-extlinux`` or ``unknown``."""
+    disk: DiskSpace = DiskSpace()
+    failed_units: tuple[str, ...] = ()
+    activations: tuple[str, ...] = ()
+    """Our transient units still known to systemd (a run that was cut off)."""
+    node: NodeFacts | None = None
+
+    @property
+    def runs_nixos(self) -> bool:
+        """Whether the machine can be switched at all."""
+        return self.current is not None
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether the cluster can count on the host now. A plain host (no Node) that answers is healthy."""
+        return self.node is None or self.node.ready

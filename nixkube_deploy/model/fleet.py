@@ -1,0 +1,226 @@
+"""What there is: the cluster, its hosts and groups, as the inventory says. No secrets, no connections."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from nixkube_deploy.model.names import GroupName, HostName
+from nixkube_deploy.model.secret import SecretRef
+from nixkube_deploy.model.strategy import Gates, HostPolicy, Limit, Strategy
+
+
+class Role(StrEnum):
+    """What a host is to the cluster."""
+
+    CONTROL_PLANE = "control-plane"
+    WORKER = "worker"
+
+    @property
+    def is_control_plane(self) -> bool:
+        """Whether the host runs an API server (and an etcd voter)."""
+        return self is Role.CONTROL_PLANE
+
+
+class Distribution(StrEnum):
+    """Which Kubernetes the hosts run."""
+
+    K3S = "k3s"
+    RKE2 = "rke2"
+    KUBERNETES = "kubernetes"
+    NONE = "none"
+
+    @property
+    def has_kubelet(self) -> bool:
+        """Whether hosts are Nodes: drained, gated on the kubelet."""
+        return self is not Distribution.NONE
+
+    @property
+    def node_units(self) -> frozenset[str]:
+        """Units whose change restarts the kubelet, the container runtime or the CNI.
+
+        Source: nixpkgs ``nixos/modules/services/cluster`` (k3s runs everything in one unit, on agents too).
+        """
+        return _NODE_UNITS[self]
+
+    @property
+    def kubelet_unit(self) -> str | None:
+        """The unit the kubelet lives in, None for plain hosts."""
+        return _KUBELET_UNIT[self]
+
+    @property
+    def admin_kubeconfig(self) -> str | None:
+        """Where a control-plane host keeps an admin kubeconfig."""
+        return _ADMIN_KUBECONFIG[self]
+
+
+_NODE_UNITS = {
+    Distribution.K3S: frozenset({"k3s.service"}),
+    Distribution.RKE2: frozenset({"rke2-server.service", "rke2-agent.service"}),
+    Distribution.KUBERNETES: frozenset(
+        {
+            "kubelet.service",
+            "containerd.service",
+            "crio.service",
+            "flannel.service",
+            "kube-proxy.service",
+            "kube-apiserver.service",
+            "kube-controller-manager.service",
+            "kube-scheduler.service",
+            "etcd.service",
+        }
+    ),
+    Distribution.NONE: frozenset(),
+}
+_KUBELET_UNIT = {
+    Distribution.K3S: "k3s.service",
+    Distribution.RKE2: "rke2-agent.service",
+    Distribution.KUBERNETES: "kubelet.service",
+    Distribution.NONE: None,
+}
+_ADMIN_KUBECONFIG = {
+    Distribution.K3S: "/etc/rancher/k3s/k3s.yaml",
+    Distribution.RKE2: "/etc/rancher/rke2/rke2.yaml",
+    Distribution.KUBERNETES: "/etc/kubernetes/cluster-admin.kubeconfig",
+    Distribution.NONE: None,
+}
+
+
+class Activator(StrEnum):
+    """Which program activates a closure on a host."""
+
+    NATIVE = "native"
+    NIXOS_REBUILD = "nixos-rebuild"
+    DEPLOY_RS = "deploy-rs"
+
+
+class Privilege(StrEnum):
+    """How a command becomes root on a host."""
+
+    NONE = "none"
+    SUDO = "sudo"
+    DOAS = "doas"
+    RUN0 = "run0"
+
+
+class CopyVia(StrEnum):
+    """How a closure reaches a host."""
+
+    PUSH = "push"
+    CACHE = "cache"
+
+
+class HostKeyPolicy(StrEnum):
+    """What to do with a host key that is not known yet. A changed key is always refused."""
+
+    VERIFY = "verify"
+    ACCEPT_NEW = "accept-new"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SshSettings:
+    """How to reach a host. None means: what ssh_config or the default says. Paths are absolute, seconds are floats."""
+
+    user: str | None = None
+    port: int | None = None
+    identity_file: str | None = None
+    jump: str | None = None
+    """``[user@]host[:port]``, or several with commas, as OpenSSH's ProxyJump; may be a host of the inventory."""
+    connect_timeout: float = 10.0
+    keepalive: float = 15.0
+    host_key: str | None = None
+    """Pinned public key, ``ssh-ed25519 AAAA...``; when set nothing else is accepted."""
+    host_key_policy: HostKeyPolicy = HostKeyPolicy.VERIFY
+    known_hosts: str | None = None
+    config: str | None = None
+    """Path of an ssh_config; None reads ``~/.ssh/config``, ``none`` reads none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopySettings:
+    """How closures travel."""
+
+    via: CopyVia = CopyVia.PUSH
+    substitute: bool = True
+    cache: str | None = None
+    """Store URL hosts pull from when ``via`` is cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootstrapSettings:
+    """What nixos-anywhere needs to install this host, and the guards against wiping the wrong machine."""
+
+    disks: tuple[str, ...] = ()
+    extra_files: str | None = None
+    expect_serial: str | None = None
+    expect_machine_id: str | None = None
+    kexec: str | None = None
+    """Path or URL of a kexec tarball, None for nixos-anywhere's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One machine of the fleet, every default already applied."""
+
+    name: HostName
+    address: str
+    groups: tuple[GroupName, ...]
+    role: Role = Role.WORKER
+    system: str = "x86_64-linux"
+    """Nix system, ``<arch>-<os>``."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    attr: str | None = None
+    """Attribute under the flake; None means ``nixosConfigurations.<name>``."""
+    node: str | None = None
+    """Expected Node name, when machine-id and addresses cannot tell."""
+    ssh: SshSettings = SshSettings()
+    privilege: Privilege = Privilege.NONE
+    privilege_password: SecretRef | None = None
+    activation: Activator = Activator.NATIVE
+    copy: CopySettings = CopySettings()
+    policy: HostPolicy = HostPolicy()
+    bootstrap: BootstrapSettings | None = None
+
+    @property
+    def flake_attr(self) -> str:
+        """The attribute path of this host's configuration, ``nixosConfigurations."n1"``."""
+        return self.attr or f'nixosConfigurations."{self.name}"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """A set of hosts that share defaults and a disruption budget."""
+
+    name: GroupName
+    members: tuple[HostName, ...]
+    max_unavailable: Limit | None = None
+    """None: the strategy's."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The Kubernetes cluster the hosts form."""
+
+    name: str
+    distribution: Distribution = Distribution.K3S
+    kubeconfig: str | None = None
+    """Absolute path on the controller; None: fetch it over SSH from a control-plane host."""
+    context: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fleet:
+    """A whole inventory, parsed. ``hosts`` keeps the inventory's order."""
+
+    cluster: Cluster
+    flake: str
+    """Flake reference; a local path is absolute."""
+    hosts: Mapping[HostName, Host]
+    groups: Mapping[GroupName, Group]
+    strategy: Strategy = Strategy()
+    gates: Gates = Gates()
+    source: str = "<inventory>"
+    """Where it was read from, for messages and locks."""
+
+    def only(self, names: frozenset[HostName]) -> "Fleet":
+        """The same fleet with only these hosts; groups keep all members, so budgets stay what they are."""
+        return replace(self, hosts={name: host for name, host in self.hosts.items() if name in names})

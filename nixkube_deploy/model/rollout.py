@@ -1,0 +1,47 @@
+"""The plan as people and files know it: per host what will change and why, and the graph that does it."""
+
+from dataclasses import dataclass
+
+from nixkube_deploy.model.change import Change
+from nixkube_deploy.model.closure import FlakeState
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.task import TaskGraph
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostPlan:
+    """One host's line in the plan."""
+
+    host: HostName
+    change: Change | None
+    """None when the host could not be planned; ``problem`` says why."""
+    wave: int | None = None
+    """1 is the first; None when nothing is done."""
+    current: StorePath | None = None
+    target: StorePath | None = None
+    boot_id: str = ""
+    risks: tuple[str, ...] = ()
+    skipped: str = ""
+    """Why nothing will be done although something could be."""
+    problem: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A reviewed rollout: exactly these store paths in exactly this order, or a refusal."""
+
+    inventory: str
+    """Absolute path of the inventory."""
+    digest: str
+    """SHA-256 of the inventory's text; a changed inventory is refused."""
+    flake: FlakeState
+    hosts: tuple[HostPlan, ...]
+    graph: TaskGraph
+    notes: tuple[str, ...] = ()
+    """What holds for the whole run: budgets, windows, what an activator cannot promise."""
+
+    @property
+    def changes_anything(self) -> bool:
+        """Whether ``apply`` would act at all."""
+        return len(self.graph) > 0

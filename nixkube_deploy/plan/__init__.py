@@ -1,0 +1,1 @@
+"""Facts, closures and a strategy to a task graph. Pure."""

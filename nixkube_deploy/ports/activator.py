@@ -1,0 +1,51 @@
+"""Activating a closure on a host: native, nixos-rebuild and deploy-rs are three of these."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from nixkube_deploy.model.action import SwitchMode, WayBack
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import RunId, StorePath
+from nixkube_deploy.ports.shell import OnLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """One activation. ``run`` and the host make its transient unit unique and findable again after a crash."""
+
+    run: RunId
+    host: Host
+    closure: StorePath
+    mode: SwitchMode
+    way_back: WayBack
+    flake: str
+    node_units: frozenset[str] = frozenset()
+    """Units whose failure is fatal (exit code 4)."""
+    dead_man: float = 900.0
+    """Seconds until the host takes itself back unless confirmed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activated:
+    """How it went well. ``changed`` is False when the host already was there."""
+
+    changed: bool
+    needs_reboot: bool = False
+    """An inhibitor or a changed init interface turned the switch into ``boot``."""
+    warnings: tuple[str, ...] = ()
+
+
+class Activator(Protocol):
+    """Sets the profile and activates. Idempotent: what a killed controller began is found and finished, never repeated.
+
+    Raises:
+        TaskError: ACTIVATION, UNIT, LOCKED, INHIBITED with evidence; OutcomeUnknown is resolved here by probing.
+    """
+
+    async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
+        """Bring the host to the closure (mode SWITCH) or make it boot there (mode BOOT)."""
+        ...
+
+    async def confirm(self, activation: Activation) -> None:
+        """Make it permanent, over a new connection."""
+        ...

@@ -1,0 +1,110 @@
+"""The Kubernetes API, as far as the product needs it: about a dozen calls, no policy."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
+
+
+class EvictionAnswer(StrEnum):
+    """What the API said to an eviction."""
+
+    ACCEPTED = "accepted"
+    GONE = "gone"
+    """404: the pod is no longer there."""
+    BUDGET = "budget"
+    """429 with cause DisruptionBudget: wait and ask again."""
+    THROTTLED = "throttled"
+    """429 without it (flow control), or a conflict: ask again soon."""
+    TERMINATING = "terminating"
+    """403, the namespace is terminating."""
+    MULTIPLE_BUDGETS = "multiple-budgets"
+    """500: more than one budget covers the pod; permanent until somebody changes them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePatch:
+    """Changes to a Node; None leaves a thing alone. An annotation set to None is removed."""
+
+    unschedulable: bool | None = None
+    annotations: tuple[tuple[str, str | None], ...] = ()
+    resource_version: str | None = None
+    """When set, the API refuses the patch (409) if the Node changed since."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evicted:
+    """An eviction's answer and the API's own words."""
+
+    answer: EvictionAnswer
+    message: str = ""
+
+
+class Cluster(Protocol):
+    """The API server. Short faults (restarts, throttling) are retried inside.
+
+    Raises:
+        TaskError: CLUSTER; transient when the API was unreachable, final when it refused (401, 403).
+        LeaseConflict: a lease or node changed under us.
+    """
+
+    async def nodes(self) -> tuple[Node, ...]:
+        """All Nodes."""
+        ...
+
+    async def node(self, name: str) -> Node | None:
+        """One Node, None when there is none."""
+        ...
+
+    async def patch_node(self, name: str, patch: NodePatch) -> Node:
+        """Apply a strategic-merge patch."""
+        ...
+
+    async def node_healthz(self, name: str) -> str | None:
+        """The kubelet's ``/healthz`` through the node proxy; None where RBAC or the server does not allow it."""
+        ...
+
+    async def csi_drivers(self, node: str) -> frozenset[str]:
+        """Driver names registered in the node's CSINode; empty when there is none."""
+        ...
+
+    async def pods(self, node: str) -> tuple[Pod, ...]:
+        """All pods bound to the node, in every namespace."""
+        ...
+
+    async def pod(self, namespace: str, name: str) -> Pod | None:
+        """One pod, None when it is gone."""
+        ...
+
+    async def evict(self, pod: Pod, grace_period: int) -> Evicted:
+        """Ask for an eviction; -1 keeps the pod's own grace period."""
+        ...
+
+    async def delete_pod(self, pod: Pod, grace_period: int) -> None:
+        """Plain deletion, past every budget."""
+        ...
+
+    async def daemonset_exists(self, namespace: str, name: str) -> bool:
+        """Whether the DaemonSet is still there."""
+        ...
+
+    async def budgets(self) -> tuple[DisruptionBudget, ...]:
+        """All PodDisruptionBudgets."""
+        ...
+
+    async def lease(self, namespace: str, name: str) -> Lease | None:
+        """One Lease, None when there is none."""
+        ...
+
+    async def put_lease(self, lease: Lease) -> Lease:
+        """Create (no resource_version) or replace (with it); renewTime is stamped now."""
+        ...
+
+    async def delete_lease(self, lease: Lease) -> None:
+        """Give a lease back; gone already is fine."""
+        ...
+
+
+class LeaseConflict(Exception):  # noqa: N818 (what happened)
+    """409: somebody else wrote first."""

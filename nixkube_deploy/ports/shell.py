@@ -1,0 +1,69 @@
+"""Commands on hosts of the fleet."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from nixkube_deploy.model.fleet import Host
+
+OnLine = Callable[[str], None]
+"""Receives each line of output, already sanitised, as it arrives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """One program on a host. Quoted in one place (the backend); ``privileged`` prefixes the host's sudo/doas/run0."""
+
+    argv: tuple[str, ...]
+    stdin: str | None = None
+    privileged: bool = False
+    timeout: float = 60.0
+    """Seconds until the outcome counts as unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandResult:
+    """What came back. Output is bounded (the last 64 KiB of each stream) and free of control sequences."""
+
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Exit code 0."""
+        return self.exit_code == 0
+
+    def tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last lines of standard output, then of standard error: evidence."""
+        return tuple((self.stdout.splitlines() + self.stderr.splitlines())[-lines:])
+
+
+class Shell(Protocol):
+    """Runs commands on hosts over one kept connection each.
+
+    Raises:
+        Unreachable: no connection could be made; nothing happened.
+        OutcomeUnknown: connection or deadline lost while the command ran.
+        TaskError: host key, authentication or privilege refused.
+    """
+
+    async def run(self, host: Host, command: Command, on_line: OnLine | None = None) -> CommandResult:
+        """Run to the end; a non-zero exit code is a result, not an error."""
+        ...
+
+    async def run_fresh(self, host: Host, command: Command) -> CommandResult:
+        """The same over a brand-new connection, which proves that one can still be made."""
+        ...
+
+    async def forget(self, host: Host) -> None:
+        """Drop the kept connection (before and during a reboot); the next command connects anew."""
+        ...
+
+    def hold(self, host: Host, command: Command) -> AbstractAsyncContextManager[CommandResult | None]:
+        """Keep a command running for the length of the block (a lock that dies with us).
+
+        Yields None once it printed its first line, or its result if it ended before that.
+        """
+        ...

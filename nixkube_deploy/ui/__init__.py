@@ -1,0 +1,1 @@
+"""Events to eyes: live, plain, JSON lines, reports."""
