@@ -11,6 +11,20 @@ OnLine = Callable[[str], None]
 """Receives each line of output, already sanitised, as it arrives."""
 
 
+@dataclass(frozen=True, slots=True)
+class SshInvocation:
+    """How programs that call OpenSSH themselves (``nix copy``, ``nixos-rebuild``) reach a host."""
+
+    destination: str
+    """``user@address``."""
+    options: tuple[str, ...] = ()
+    """OpenSSH options, ready for ``NIX_SSHOPTS`` after quoting: ``-p``, ``-i``, ``-o``, ``-F``."""
+
+
+SshOptions = Callable[[Host], SshInvocation]
+"""Makes the invocation for a host; the wiring passes the SSH backend's to the backends that need it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
     """One program on a host. Quoted in one place (the backend); ``privileged`` prefixes the host's sudo/doas/run0."""
