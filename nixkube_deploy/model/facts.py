@@ -20,6 +20,8 @@ class SystemContents:
     """The text of ``switch-inhibitors``."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Unit name to the store path its file resolves to; on a host only the units that were asked for."""
+    kubernetes: str = ""
+    """Version of the Kubernetes its node unit starts (``1.31.4``), where it can be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class HostFacts:
     machine_id: str
     kernel_release: str = ""
     os_id: str = "nixos"
+    variant: str = ""
+    """``VARIANT_ID`` of os-release; ``installer`` is a NixOS installer, which runs NixOS but is no installation."""
     hostname: str = ""
     serial: str = ""
     """DMI product serial, when readable."""

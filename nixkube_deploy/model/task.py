@@ -4,7 +4,7 @@ import graphlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from types import MappingProxyType
@@ -78,10 +78,10 @@ class Rules:
     """When a section may open: one pure rule made of these parts (``engine.progress``)."""
 
     budgets: tuple[Budget, ...] = ()
-    domains: Mapping[HostName, str] = MappingProxyType({})
+    domains: Mapping[HostName, str] = field(default_factory=dict)
     """Host to its spread domain (zone); never are hosts of two domains unavailable at once. Empty: no spread."""
     unhealthy: frozenset[HostName] = frozenset()
-    """Hosts found unavailable before the run: they count against every budget and domain until their own section closes."""
+    """Found unavailable before the run: they count against every budget and domain until their own section closes."""
     max_failures: int | None = 0
     """More failed hosts than this and no section opens any more; None: never."""
     canaries: frozenset[HostName] = frozenset()
