@@ -1,0 +1,33 @@
+"""What preparation found, fleet-wide: the input of every planner. It deliberately decides nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nixkube_deploy.model.closure import Closure, FlakeState
+from nixkube_deploy.model.facts import HostFacts
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.names import HostName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What is, what should be, and what could not be found out."""
+
+    flake: FlakeState
+    facts: Mapping[HostName, HostFacts] = field(default_factory=dict)
+    closures: Mapping[HostName, Closure] = field(default_factory=dict)
+    problems: Mapping[HostName, Failure] = field(default_factory=dict)
+    """Hosts that could not be probed, evaluated or built."""
+    voters: frozenset[HostName] = frozenset()
+    """Hosts with an etcd voter, when that is known; control-plane hosts count as voters anyway."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choices:
+    """What the command line chose, beyond the strategy."""
+
+    bootstrap: bool = False
+    """Install NixOS on machines that have none."""
+    no_drain: bool = False
+    digest: str = ""
+    """SHA-256 of the inventory's text."""
