@@ -34,6 +34,8 @@ class Node:
     kernel_version: str = ""
     kubelet_version: str = ""
     resource_version: str = ""
+    volumes_attached: tuple[str, ...] = ()
+    """Names in ``status.volumesAttached``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Pod:
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)
     owner_kind: str | None = None
-    """Kind of the controlling owner, None when unmanaged."""
+    """Kind of the controlling owner, None when unmanaged. A kind outside Kubernetes' own is ``Kind.group``."""
     owner_name: str | None = None
     priority_class: str = ""
     has_emptydir: bool = False
@@ -73,13 +75,46 @@ class Pod:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRequirement:
+    """One of a selector's matchExpressions."""
+
+    key: str
+    operator: str
+    """``In``, ``NotIn``, ``Exists`` or ``DoesNotExist``."""
+    values: frozenset[str] = frozenset()
+
+    def admits(self, labels: Mapping[str, str]) -> bool:
+        """Whether ``labels`` satisfy it; an operator nobody knows admits nothing."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+            case _:
+                return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DisruptionBudget:
-    """A PodDisruptionBudget and what its status allows now."""
+    """A PodDisruptionBudget and what its status allows now. With an empty selector it covers its whole namespace."""
 
     namespace: str
     name: str
     match_labels: Mapping[str, str] = field(default_factory=dict)
+    match_expressions: tuple[LabelRequirement, ...] = ()
     disruptions_allowed: int = 0
+
+    def selects(self, pod: Pod) -> bool:
+        """Whether the budget covers the pod."""
+        return (
+            pod.namespace == self.namespace
+            and self.match_labels.items() <= pod.labels.items()
+            and all(requirement.admits(pod.labels) for requirement in self.match_expressions)
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
