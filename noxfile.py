@@ -1,0 +1,96 @@
+"""The manual: ``nox -l`` lists what can be done, ``nox`` does what CI does."""
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+nox.needs_version = ">=2025.2"
+
+CONSTRAINTS = Path(__file__).parent / ".ci" / "constraints.txt"
+PURE_ROOMS = "nixkube_deploy.model,nixkube_deploy.plan,nixkube_deploy.engine,nixkube_deploy.journal"
+
+
+def install(session: nox.Session) -> None:
+    session.install("-q", "-c", str(CONSTRAINTS), "-e", ".", *nox.project.dependency_groups(PYPROJECT, "dev"))
+
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint, strict types, layers and the size budget."""
+    install(session)
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("mypy")
+    session.run("lint-imports", "--no-cache")
+    session.run("pytest", "-q", "tests/architecture/test_size.py")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything but the slow tiers, with 100 % branch coverage of the pure rooms. Arguments go to pytest."""
+    install(session)
+    session.run("coverage", "erase")
+    session.run(
+        "coverage", "run", "-m", "pytest", "tests/unit", "tests/properties", "tests/golden", *session.posargs
+    )
+    if not session.posargs:
+        session.run("coverage", "report")
+        session.run("pytest", "tests/contract", "tests/lab", "tests/cli", "tests/architecture")
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Only what needs no I/O: seconds. Arguments go to pytest."""
+    install(session)
+    session.run("pytest", "-q", *(session.posargs or ["tests/unit"]))
+
+
+@nox.session
+def lab(session: nox.Session) -> None:
+    """The product against the embedded lab, with faults."""
+    install(session)
+    session.run("pytest", "tests/lab", "tests/cli", *session.posargs)
+
+
+@nox.session
+def contract(session: nox.Session) -> None:
+    """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
+    install(session)
+    session.run("pytest", "tests/contract", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up imports."""
+    install(session)
+    session.run("python", "tests/bench/engine.py", *session.posargs)
+
+
+@nox.session
+def format(session: nox.Session) -> None:  # noqa: A001 (the name people type)
+    """Let ruff mend what it can."""
+    session.install("-q", "-c", str(CONSTRAINTS), "ruff")
+    session.run("ruff", "check", "--fix", ".")
+    session.run("ruff", "format", ".")
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write .ci/constraints.txt anew from pyproject.toml."""
+    session.install("-q", "-U", "-e", ".", *nox.project.dependency_groups(PYPROJECT, "dev"))
+    frozen = session.run("pip", "freeze", "--exclude-editable", silent=True)
+    CONSTRAINTS.write_text(str(frozen))
+
+
+@nox.session
+def clean(session: nox.Session) -> None:
+    """Remove caches and virtual environments of nox."""
+    for name in (".nox", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".hypothesis", ".coverage"):
+        shutil.rmtree(name, ignore_errors=True)
+    session.log("clean")
