@@ -1,0 +1,242 @@
+"""Nodes as their kubelets and the node lifecycle controller make them: statuses, Leases, taints.
+
+A kubelet here is what a machine of the lab says through ``heartbeat`` and ``stopped``. It deliberately does not know
+machines, nor what runs on the node (``pods`` does).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from nixkube_deploy.lab.kube.objects import (
+    HOSTNAME_LABEL,
+    LIFECYCLE_TAINTS,
+    NODE_LEASES,
+    NOT_READY,
+    UNREACHABLE,
+    UNSCHEDULABLE,
+    condition,
+    event,
+    is_ready,
+    lease,
+    ready_status,
+    with_condition,
+)
+from nixkube_deploy.lab.kube.store import Change, Object, ObjectStore, merged, micro_stamp, stamp
+from nixkube_deploy.lab.kube.timing import Timing
+
+_MAX_EVENTS = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What a kubelet says of its machine when it registers."""
+
+    machine_id: str
+    boot_id: str
+    addresses: Sequence[str] = ()
+    kernel_version: str = ""
+    kubelet_version: str = ""
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Kubelet:
+    """What the cluster cannot see directly: whether a kubelet runs and can reach the API."""
+
+    alive: bool = True
+    ready: bool = True
+    posted: float = 0.0
+    """When it last posted a status."""
+    renewed: float = 0.0
+    """When its Lease was last seen to move, by the controller's own clock."""
+    frozen: bool = False
+    """A fault: it runs, but neither Lease nor status gets through."""
+
+
+class NodeLifecycle:
+    """Registers nodes, takes heartbeats, and makes silent nodes Unknown."""
+
+    def __init__(self, store: ObjectStore, timing: Timing) -> None:
+        self.kubelets: dict[str, Kubelet] = {}
+        self._store = store
+        self._timing = timing
+        self._dirty: set[str] = set()
+        self._next_look = 0.0
+        store.subscribe(self._note)
+
+    def register(self, name: str, facts: Registration) -> None:
+        """What a kubelet does when it first meets the API: create its Node, or take over the one that is there."""
+        self.kubelets[name] = Kubelet(renewed=self._store.now, posted=self._store.now)
+        if self._store.get("nodes", name) is None:
+            self._store.create(_new_node(name, facts, self._store.now))
+            self._store.create({"kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}})
+        self._renew(name)
+
+    def heartbeat(self, name: str, *, ready: bool, reason: str, news: Mapping[str, str | None]) -> bool:
+        """Renew the Lease and post the status if it changed; ``news`` is nodeInfo. Whether a new boot was seen."""
+        kubelet = self.kubelets.get(name, Kubelet())
+        node = self._store.get("nodes", name)
+        self.kubelets[name] = replace(kubelet, alive=True, ready=ready)
+        if kubelet.frozen or node is None:
+            return False
+        self._renew(name)
+        info = {**node["status"]["nodeInfo"], **{key: value for key, value in news.items() if value is not None}}
+        rebooted = bool(info["bootID"] != node["status"]["nodeInfo"]["bootID"])
+        posted = merged(node, status={"nodeInfo": info})
+        posted = with_condition(posted, _ready_condition(reason, self._store.now, ready=ready), self._store.now)
+        old, new = condition(node, "Ready"), condition(posted, "Ready")
+        same = info == node["status"]["nodeInfo"] and all(old.get(k) == new.get(k) for k in ("status", "message"))
+        if not same or self._store.now - kubelet.posted >= self._timing.status_period:
+            self._store.put(posted)
+            self.kubelets[name] = replace(self.kubelets[name], posted=self._store.now)
+        if rebooted:
+            self.emit(posted, "Warning", "Rebooted", f"Node {name} has been rebooted, boot id: {info['bootID']}")
+        return rebooted
+
+    def stopped(self, name: str) -> None:
+        """The kubelet ended; the API learns of it only by silence."""
+        if name in self.kubelets:
+            self.kubelets[name] = replace(self.kubelets[name], alive=False)
+
+    def freeze(self, name: str, *, frozen: bool) -> None:
+        """Begin or end the fault in which a running kubelet's heartbeats do not arrive."""
+        self.kubelets[name] = replace(self.kubelets.get(name, Kubelet()), frozen=frozen)
+
+    def runs(self, name: str) -> bool:
+        """Whether the node's kubelet acts on what the API says."""
+        kubelet = self.kubelets.get(name)
+        return kubelet is not None and kubelet.alive
+
+    def works(self, name: str) -> bool:
+        """Whether it also says that it is ready to run pods."""
+        kubelet = self.kubelets.get(name)
+        return kubelet is not None and kubelet.alive and kubelet.ready
+
+    def unreachable_for(self, node: Object) -> float:
+        """Seconds the controller has called the node Unknown."""
+        if ready_status(node) != "Unknown":
+            return 0.0
+        kubelet = self.kubelets.get(node["metadata"]["name"], Kubelet())
+        return self._store.now - kubelet.renewed - self._timing.node_grace
+
+    def tick(self) -> None:
+        """The controller's round: silent nodes become Unknown, taints follow conditions and cordons."""
+        if self._store.now >= self._next_look:
+            self._next_look = self._store.now + self._timing.node_period
+            for known in self._store.all("nodes"):
+                self._look(known)
+        for name in sorted(self._dirty):
+            node = self._store.get("nodes", name)
+            if node is None:
+                continue
+            wanted = _taints(node, self._store.now)
+            if wanted != node["spec"].get("taints", []):
+                self._store.put(merged(node, spec={"taints": wanted}))
+        self._dirty.clear()
+
+    def resume(self) -> None:
+        """Count silence from now on, after a saved state was loaded."""
+        now = self._store.now
+        self.kubelets = {name: replace(k, renewed=now) for name, k in self.kubelets.items()}
+        self._next_look = now
+
+    def emit(self, about: Object, kind: str, reason: str, message: str) -> None:
+        """Record an Event, dropping the oldest beyond a few hundred."""
+        self._store.create(event(about, kind, reason, message, self._store.now))
+        if self._store.count("events") > _MAX_EVENTS:
+            self._store.remove(self._store.all("events")[0])
+
+    def _look(self, node: Object) -> None:
+        name = node["metadata"]["name"]
+        kubelet = self.kubelets.setdefault(name, Kubelet(alive=False, renewed=self._store.now))
+        silent = self._store.now - kubelet.renewed
+        if silent <= self._timing.node_grace or ready_status(node) == "Unknown":
+            return
+        unknown = {
+            "type": "Ready",
+            "status": "Unknown",
+            "reason": "NodeStatusUnknown",
+            "message": "Kubelet stopped posting node status.",
+            "lastHeartbeatTime": condition(node, "Ready").get("lastHeartbeatTime"),
+        }
+        self._store.put(with_condition(node, unknown, self._store.now))
+        self.emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
+
+    def _renew(self, name: str) -> None:
+        now = self._store.now
+        held = self._store.get("leases", name, NODE_LEASES)
+        if held is None:
+            self._store.create(lease(name, now))
+        else:
+            self._store.put(merged(held, spec={"renewTime": micro_stamp(now)}))
+
+    def _note(self, change: Change) -> None:
+        if change.resource == "nodes":
+            node = change.after or change.before
+            assert node is not None
+            self._dirty.add(node["metadata"]["name"])
+        elif change.resource == "leases" and change.after is not None:
+            meta = change.after["metadata"]
+            if meta["namespace"] == NODE_LEASES and meta["name"] in self.kubelets:
+                name = meta["name"]
+                self.kubelets[name] = replace(self.kubelets[name], renewed=self._store.now)
+
+
+def _new_node(name: str, facts: Registration, now: float) -> Object:
+    amount = {"cpu": "4", "memory": "8152304Ki", "pods": "110", "ephemeral-storage": "61255492Ki"}
+    arch = (facts.labels or {}).get("kubernetes.io/arch", "amd64")
+    labels = {HOSTNAME_LABEL: name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch, **(facts.labels or {})}
+    addresses = [{"type": "InternalIP", "address": a} for a in facts.addresses]
+    node: Object = {
+        "kind": "Node",
+        "metadata": {"name": name, "labels": labels, "annotations": {}},
+        "spec": {"providerID": f"lab://{name}"},
+        "status": {
+            "capacity": amount,
+            "allocatable": amount,
+            "addresses": [*addresses, {"type": "Hostname", "address": name}],
+            "nodeInfo": {
+                "machineID": facts.machine_id,
+                "systemUUID": facts.machine_id,
+                "bootID": facts.boot_id,
+                "kernelVersion": facts.kernel_version,
+                "osImage": "NixOS 25.05 (Warbler)",
+                "containerRuntimeVersion": "containerd://2.0.5",
+                "kubeletVersion": facts.kubelet_version,
+                "kubeProxyVersion": facts.kubelet_version,
+                "operatingSystem": "linux",
+                "architecture": arch,
+            },
+            "conditions": [],
+        },
+    }
+    for kind in ("MemoryPressure", "DiskPressure", "PIDPressure"):
+        calm = {"type": kind, "status": "False", "reason": f"KubeletHasNo{kind}", "message": "kubelet has no pressure"}
+        node = with_condition(node, {**calm, "lastHeartbeatTime": stamp(now)}, now)
+    return with_condition(node, _ready_condition("", now, ready=True), now)
+
+
+def _ready_condition(reason: str, now: float, *, ready: bool) -> dict[str, Any]:
+    return {
+        "type": "Ready",
+        "status": "True" if ready else "False",
+        "reason": "KubeletReady" if ready else "KubeletNotReady",
+        "message": "kubelet is posting ready status" if ready else reason or "container runtime is not ready",
+        "lastHeartbeatTime": stamp(now),
+    }
+
+
+def _taints(node: Object, now: float) -> list[dict[str, Any]]:
+    present = node["spec"].get("taints", [])
+    taints = [t for t in present if t["key"] not in LIFECYCLE_TAINTS]
+    wanted: list[dict[str, Any]] = []
+    if node["spec"].get("unschedulable"):
+        wanted.append({"key": UNSCHEDULABLE, "effect": "NoSchedule"})
+    if not is_ready(node):
+        key = UNREACHABLE if ready_status(node) == "Unknown" else NOT_READY
+        wanted += [{"key": key, "effect": "NoSchedule"}, {"key": key, "effect": "NoExecute"}]
+    for taint in wanted:
+        old = next((t for t in present if (t["key"], t["effect"]) == (taint["key"], taint["effect"])), None)
+        taints.append(old or {**taint, "timeAdded": stamp(now)})
+    return taints
