@@ -1,0 +1,203 @@
+"""The lab's API server on a loopback socket: connections, watches as streams, and the faults of a server.
+
+It deliberately decides nothing about objects; ``api`` and ``KubeState`` do. It does not tick the state either.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from nixkube_deploy.lab.kube.api import Watch, error_response, handle, wrap
+from nixkube_deploy.lab.kube.errors import ApiError
+from nixkube_deploy.lab.kube.http import BadHttp, Request, Response, json_response, read_request, write_response
+from nixkube_deploy.lab.kube.listing import chosen, events_since, page
+from nixkube_deploy.lab.kube.routes import Target
+from nixkube_deploy.lab.kube.selectors import Predicate
+from nixkube_deploy.lab.kube.state import KubeState
+from nixkube_deploy.lab.kube.store import Change, Object
+
+_WATCH_SECONDS = 1800.0
+_BOOKMARK_SECONDS = 5.0
+_READ_LIMIT = 1024 * 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class KubeFaults:
+    """What is wrong with the server now. Times are the state's (``KubeState.now``); counts go down as they are used."""
+
+    api_down_until: float = 0.0
+    """Connections are reset until then."""
+    server_errors: int = 0
+    """So many requests are answered 500."""
+    throttled: int = 0
+    """So many requests are answered 429 in plain text by flow control."""
+    delay: float = 0.0
+    """Seconds before each answer."""
+    retry_after: int = 1
+    """What a throttled client is told."""
+
+
+class KubeServer:
+    """Serves one ``KubeState`` over HTTP. ``token`` makes every request need it as a bearer token."""
+
+    def __init__(self, state: KubeState, *, token: str | None = None) -> None:
+        self.state = state
+        self.faults = KubeFaults()
+        self._token = token
+        self._server: asyncio.Server | None = None
+        self._connections: set[asyncio.StreamWriter] = set()
+        self._changed = asyncio.Event()
+        self._unsubscribe = state.subscribe(self._wake)
+
+    async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
+        """Listen; the answer is the URL."""
+        self._server = await asyncio.start_server(self._connection, host, port, limit=_READ_LIMIT)
+        address, bound = self._server.sockets[0].getsockname()[:2]
+        return f"http://{address}:{bound}"
+
+    async def close(self) -> None:
+        """Stop listening and drop every connection."""
+        self._unsubscribe()
+        if self._server is not None:
+            self._server.close()
+        self.drop_connections()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def take_down(self, seconds: float) -> None:
+        """The server is gone for a while: what is open breaks, what is tried is reset."""
+        self.faults.api_down_until = self.state.now + seconds
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """Reset everything that is open."""
+        for writer in tuple(self._connections):
+            _abort(writer)
+
+    @property
+    def is_down(self) -> bool:
+        """Whether connections are reset now."""
+        return self.state.now < self.faults.api_down_until
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._connections.add(writer)
+        try:
+            while not self.is_down and await self._exchange(reader, writer):
+                pass
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass  # The client went away, which is its right.
+        finally:
+            self._connections.discard(writer)
+            if self.is_down:
+                _abort(writer)
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """One request and its answer; whether the connection stays."""
+        try:
+            request = await read_request(reader, writer)
+        except BadHttp as error:
+            status = ApiError(error.status, "BadRequest", str(error)).status()
+            await write_response(writer, json_response(error.status, status, Connection="close"))
+            return False
+        if request is None or self.is_down:
+            return False
+        if self.faults.delay:
+            await asyncio.sleep(self.faults.delay)
+        await write_response(writer, self._answer(request, reader))
+        return request.keeps_alive
+
+    def _answer(self, request: Request, reader: asyncio.StreamReader) -> Response:
+        if (refusal := self._refuse(request)) is not None:
+            return refusal
+        answer = handle(self.state, request)
+        if isinstance(answer, Response):
+            return answer
+        try:
+            start = self._start(answer)
+            return Response(stream=self._stream(answer, start, reader))
+        except ApiError as error:
+            return error_response(error)
+
+    def _refuse(self, request: Request) -> Response | None:
+        """Authentication first, then the faults, before any object is looked at."""
+        if self._token is not None and request.headers.get("authorization") != f"Bearer {self._token}":
+            return error_response(ApiError(401, "Unauthorized", "Unauthorized"))
+        if self.faults.throttled > 0:
+            self.faults.throttled -= 1
+            text = b"Too many requests, please try again later.\n"
+            headers = {"Retry-After": str(self.faults.retry_after)}
+            return Response(status=429, body=text, content_type="text/plain; charset=utf-8", headers=headers)
+        if self.faults.server_errors > 0:
+            self.faults.server_errors -= 1
+            return error_response(ApiError(500, "InternalError", "Internal error occurred: the lab was told to fail"))
+        return None
+
+    def _start(self, watch: Watch) -> int:
+        """The revision a watch begins after; 410 is told at once rather than in the stream."""
+        given = watch.query.get("resourceVersion", "")
+        if given in {"", "0"}:
+            return -1
+        list(events_since(self.state, watch.target.resource.plural, int(given), lambda _: False))
+        return int(given)
+
+    async def _stream(self, watch: Watch, seen: int, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        """Events as JSON lines until the time is up or the client is gone."""
+        loop = asyncio.get_running_loop()
+        ends = loop.time() + float(watch.query.get("timeoutSeconds") or _WATCH_SECONDS)
+        selects, bookmarks = chosen(watch.target, watch.query), watch.query.get("allowWatchBookmarks") in {"1", "true"}
+        if seen < 0:
+            first = page(self.state, watch.target, {**watch.query, "limit": "0"})
+            seen = self.state.store.version
+            for obj in first.items:
+                yield self._line("ADDED", watch, obj)
+        bookmark = loop.time() + _BOOKMARK_SECONDS
+        while loop.time() < ends and not reader.at_eof() and not self.is_down:
+            changed = self._changed
+            # Both in one breath: what is written while the lines go out belongs to the next round.
+            try:
+                news, seen = self._news(watch, seen, selects), self.state.store.version
+            except ApiError as error:
+                yield _event("ERROR", error.status())
+                return
+            for kind, obj in news:
+                yield self._line(kind, watch, obj)
+            if bookmarks and loop.time() >= bookmark:
+                bookmark = loop.time() + _BOOKMARK_SECONDS
+                yield _bookmark(watch.target, seen)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), min(1.0, max(0.0, ends - loop.time())))
+
+    def _news(self, watch: Watch, seen: int, selects: Predicate) -> list[tuple[str, Object]]:
+        return list(events_since(self.state, watch.target.resource.plural, seen, selects))
+
+    def _line(self, kind: str, watch: Watch, obj: dict[str, Any]) -> bytes:
+        shown = wrap(self.state, watch.target, obj, as_table=watch.as_table)
+        return _event(kind, shown)
+
+    def _wake(self, _change: Change) -> None:
+        """Let every waiting watch look at the log."""
+        if not self._changed.is_set():
+            self._changed.set()
+            self._changed = asyncio.Event()
+
+
+def _bookmark(target: Target, version: int) -> bytes:
+    obj = {
+        "kind": target.resource.kind,
+        "apiVersion": target.resource.api_version,
+        "metadata": {"resourceVersion": str(version), "creationTimestamp": None},
+    }
+    return _event("BOOKMARK", obj)
+
+
+def _event(kind: str, obj: dict[str, Any]) -> bytes:
+    return json.dumps({"type": kind, "object": obj}, separators=(",", ":")).encode() + b"\n"
+
+
+def _abort(writer: asyncio.StreamWriter) -> None:
+    """Reset rather than close, as a server that died does."""
+    writer.transport.abort()
