@@ -14,6 +14,8 @@ class Evaluated:
     drv: str
     out: StorePath
     system: str
+    attr: str = ""
+    """The attribute path it was evaluated from, for what else that configuration can build (the disko script)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 
 OnLine = Callable[[str], None]
@@ -19,6 +21,24 @@ class SshInvocation:
     """``user@address``."""
     options: tuple[str, ...] = ()
     """OpenSSH options, ready for ``NIX_SSHOPTS`` after quoting: ``-p``, ``-i``, ``-o``, ``-F``."""
+
+    def spaced(self) -> str:
+        """The options in one string, as ``NIX_SSHOPTS`` and deploy-rs' ``--ssh-opts`` take them.
+
+        Both split at spaces, and no quoting is understood by every version, so a value that would need it is refused.
+
+        Raises:
+            TaskError: PREFLIGHT, naming the value.
+        """
+        for option in self.options:
+            if not option or set(option) & set(" \t\n'\"\\"):
+                raise task_error(
+                    FailureKind.PREFLIGHT,
+                    f"the SSH option {option!r} cannot be handed to Nix",
+                    expected="options without blanks, quotes and backslashes: Nix splits NIX_SSHOPTS at blanks",
+                    next="move the file to a path without blanks, or put the option into an ssh_config",
+                )
+        return " ".join(self.options)
 
 
 SshOptions = Callable[[Host], SshInvocation]
@@ -43,6 +63,8 @@ class CommandResult:
     exit_code: int
     stdout: str = ""
     stderr: str = ""
+    truncated: bool = False
+    """Whether the beginning of a stream is missing."""
 
     @property
     def ok(self) -> bool:

@@ -1,0 +1,78 @@
+"""One run at a time on one host: a lock that is a held command, so it dies with the run whatever kills it.
+
+It keeps tools of this kind apart; a person who logs in and switches by hand is not stopped (the activation sees that).
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from nixkube_deploy.model.error import TaskError, task_error
+from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import RunId
+from nixkube_deploy.ports.shell import Command, CommandResult, Shell
+
+LOCK_FILE: Final = "/run/nixkube-deploy.lock"
+HOLDER_FILE: Final = "/run/nixkube-deploy.holder"
+
+_CONFLICT: Final = 75
+_OWN_TRIES: Final = 5
+"""How often, a second apart, a lock is asked for that this very run still holds: the channel of a killed controller
+takes a moment to die on the host."""
+
+
+@asynccontextmanager
+async def lock_host(shell: Shell, host: Host, run: RunId) -> AsyncIterator[None]:
+    """Hold the host's lock for the length of the block.
+
+    Raises:
+        TaskError: LOCKED, naming the holder; COMMAND when the host cannot lock.
+    """
+    for attempt in range(1, _OWN_TRIES + 1):
+        async with shell.hold(host, _take()) as ended:
+            if ended is None:
+                await _name_holder(shell, host, run)
+                yield
+                return
+        holder = await _holder(shell, host, ended)
+        if holder.split()[:1] != [run] or attempt == _OWN_TRIES:
+            raise _held_by(host, holder)
+        await anyio.sleep(1)
+
+
+def _take() -> Command:
+    argv = ("flock", "--nonblock", "--conflict-exit-code", str(_CONFLICT), LOCK_FILE, "sh", "-c", "echo locked; cat")
+    return Command(argv=argv, privileged=True, timeout=30.0)
+
+
+async def _name_holder(shell: Shell, host: Host, run: RunId) -> None:
+    """For whoever finds the lock taken. Failing to write a name is no reason not to work."""
+    await shell.run(host, Command(argv=("tee", HOLDER_FILE), stdin=f"{run}\n", privileged=True))
+
+
+async def _holder(shell: Shell, host: Host, ended: CommandResult) -> str:
+    if ended.exit_code != _CONFLICT:
+        raise task_error(
+            FailureKind.COMMAND,
+            f"{host.name} could not be locked",
+            expected=f"flock to lock {LOCK_FILE}",
+            seen=f"exit code {ended.exit_code}",
+            evidence=ended.tail(),
+            command=f"flock --nonblock {LOCK_FILE}",
+            exit_code=ended.exit_code,
+            next=f"flock (util-linux) must be there, and {host.ssh.user or 'the user'} must be or become root",
+        )
+    return (await shell.run(host, Command(argv=("cat", HOLDER_FILE)))).stdout.strip()
+
+
+def _held_by(host: Host, holder: str) -> TaskError:
+    return task_error(
+        FailureKind.LOCKED,
+        f"{host.name} is being changed by run {holder or 'unknown'}",
+        expected="no other run at work on the host",
+        seen=f"{LOCK_FILE} is held; {HOLDER_FILE} says: {holder or 'nothing'}",
+        next=f"wait for it, or see who it is: deploy show {holder or 'RUN'}",
+    )

@@ -1,0 +1,198 @@
+"""What one host is, in one round trip: a table of questions, each with the reader of its answer.
+
+It asks without privileges and changes nothing; what the API says of the host's Node is not its business.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.facts import DiskSpace, HostFacts, SystemContents
+from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.fleet import Distribution, Host
+from nixkube_deploy.model.names import StorePath
+from nixkube_deploy.ports.shell import Shell
+from nixkube_deploy.protocols.script import Question, ask
+
+CURRENT: Final = "/run/current-system"
+BOOTED: Final = "/run/booted-system"
+PROFILE: Final = "/nix/var/nix/profiles/system"
+
+_STORE_PATH = re.compile(r"/nix/store/[0-9A-Za-z+._?=-]+(/\S*)?")
+_BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.[a-z]+")
+_DF_FIELDS: Final = 6
+_DF_AVAILABLE: Final = 3
+
+Facts = Mapping[str, Any]
+
+
+# Readers: an answer to a value. What does not look like an answer reads as "not there"; none of them ever raises.
+
+
+def text(answer: str) -> str:
+    """The answer as it is."""
+    return answer
+
+
+def word(answer: str) -> str:
+    """One word, or nothing."""
+    return answer if re.fullmatch(r"\S{1,255}", answer) else ""
+
+
+def store_path(answer: str) -> str:
+    """A path in the Nix store, or nothing (``readlink -f`` of a missing link prints the link's own name)."""
+    return answer if _STORE_PATH.fullmatch(answer) else ""
+
+
+def system_path(answer: str) -> StorePath | None:
+    """A system's toplevel, which lies directly in the store."""
+    match = _STORE_PATH.fullmatch(answer)
+    return StorePath(answer) if match and not match[1] else None
+
+
+def boot_id(answer: str) -> str:
+    """A kernel's boot id, or nothing."""
+    return answer if _BOOT_ID.fullmatch(answer) else ""
+
+
+def machine_id(answer: str) -> str:
+    """A machine id, or nothing (``uninitialized`` on a first boot)."""
+    return answer if re.fullmatch(r"[0-9a-f]{32}", answer) else ""
+
+
+def generation(answer: str) -> int | None:
+    """The number in ``system-42-link``."""
+    match = re.fullmatch(r"system-([0-9]{1,9})-link", answer)
+    return int(match[1]) if match else None
+
+
+def os_id(answer: str) -> str:
+    """``ID`` of os-release."""
+    match = re.search(r"^ID=[\"']?([a-z0-9._-]+)", answer, re.MULTILINE)
+    return match[1] if match else ""
+
+
+def free_bytes(answer: str) -> int | None:
+    """The fourth field of the last line of ``df -Pk``, in bytes."""
+    fields = answer.splitlines()[-1].split() if answer else []
+    available = fields[_DF_AVAILABLE] if len(fields) >= _DF_FIELDS else ""
+    return int(available) * 1024 if re.fullmatch(r"[0-9]{1,15}", available) else None
+
+
+def unit_names(answer: str) -> tuple[str, ...]:
+    """The first word of each line of ``systemctl list-units --plain`` that is a unit's name."""
+    words = (line.split(maxsplit=1)[0] for line in answer.splitlines() if line.strip())
+    return tuple(w for w in words if _UNIT.fullmatch(w))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One line of the table: the name of the answer, the command that gives it, the reader that makes it a value."""
+
+    name: str
+    command: str
+    read: Callable[[str], Any] = text
+
+
+def systemd_units(pattern: str) -> str:
+    """The command that lists units one a line, names first."""
+    return f"systemctl list-units {pattern} --plain --no-legend --no-pager"
+
+
+FAILED_UNITS: Final = Fact(name="failed_units", command=systemd_units("--failed"), read=unit_names)
+OUR_UNITS: Final = "--all 'nixkube-deploy-*'"
+
+_MACHINE: Final = (
+    Fact(name="os_id", command="cat /etc/os-release", read=os_id),
+    Fact(name="machine_id", command="cat /etc/machine-id", read=machine_id),
+    Fact(name="boot_id", command="cat /proc/sys/kernel/random/boot_id", read=boot_id),
+    Fact(name="machine", command="uname -m", read=word),
+    Fact(name="kernel_release", command="uname -r", read=word),
+    Fact(name="hostname", command="cat /proc/sys/kernel/hostname", read=word),
+    Fact(name="serial", command="cat /sys/class/dmi/id/product_serial"),
+    Fact(name="profile", command=f"readlink -f {PROFILE}", read=system_path),
+    Fact(name="generation", command=f"readlink {PROFILE}", read=generation),
+    Fact(name="disk.store", command="df -Pk /nix/store", read=free_bytes),
+    Fact(name="disk.boot", command="df -Pk /boot", read=free_bytes),
+    Fact(name="loader.systemd-boot", command="test -e /boot/loader/loader.conf && echo yes"),
+    Fact(name="loader.grub", command="test -d /boot/grub && echo yes"),
+    Fact(name="loader.generic-extlinux", command="test -e /boot/extlinux/extlinux.conf && echo yes"),
+    FAILED_UNITS,
+    Fact(name="activations", command=systemd_units(OUR_UNITS), read=unit_names),
+)
+"""Where a name is a field of ``HostFacts``, the value goes there as it is."""
+
+
+def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
+    """What classification compares of one system. A part that is missing must not read as its own name."""
+
+    def part(field: str, path: str) -> Fact:
+        return Fact(
+            name=f"{name}.{field}", command=f"test -e {link}/{path} && readlink -f {link}/{path}", read=store_path
+        )
+
+    return (
+        Fact(name=name, command=f"readlink -f {link}", read=system_path),
+        part("kernel", "kernel"),
+        part("initrd", "initrd"),
+        part("kernel_modules", "kernel-modules"),
+        part("systemd", "systemd"),
+        Fact(name=f"{name}.kernel_params", command=f"cat {link}/kernel-params"),
+        Fact(name=f"{name}.inhibitors", command=f"cat {link}/switch-inhibitors"),
+        *(part(f"units.{unit}", f"etc/systemd/system/{unit}") for unit in sorted(units)),
+    )
+
+
+def table(distribution: Distribution) -> tuple[Fact, ...]:
+    """Every question of a probe, in order."""
+    units = distribution.node_units
+    return (*_MACHINE, *_system("current", CURRENT, units), *_system("booted", BOOTED, units))
+
+
+async def probe(shell: Shell, host: Host, distribution: Distribution) -> HostFacts:
+    """Everything the product knows of a host before it plans. ``node`` is left None (``protocols.nodes`` adds it).
+
+    Raises:
+        TaskError: what ``Shell`` raises, and COMMAND when what answers is no Linux machine.
+    """
+    facts = table(distribution)
+    answered = await ask(shell, host, (Question(name=f.name, command=f.command) for f in facts))
+    return host_facts(host, {f.name: f.read(answered.get(f.name, "")) for f in facts})
+
+
+def host_facts(host: Host, found: Facts) -> HostFacts:
+    """The values of a table as facts.
+
+    Raises:
+        TaskError: COMMAND; without a boot id and an architecture nothing later can be proved.
+    """
+    if not found["boot_id"] or not found["machine"]:
+        raise task_error(
+            FailureKind.COMMAND,
+            f"{host.name} answers, but not as a Linux machine does",
+            expected="a boot id in /proc/sys/kernel/random/boot_id and a machine name from uname -m",
+            seen=f"boot id {found['boot_id'] or 'missing'}, machine {found['machine'] or 'missing'}",
+            next=f"check that {host.address} is the host you mean",
+        )
+    loaders = (name.removeprefix("loader.") for name in found if name.startswith("loader.") and found[name] == "yes")
+    return HostFacts(
+        host=host.name,
+        system=f"{found['machine']}-linux",
+        current=_contents("current", found),
+        booted=_contents("booted", found),
+        loader=next(loaders, "unknown"),
+        disk=DiskSpace(store=found["disk.store"], boot=found["disk.boot"]),
+        **{name: found[name] for name in HostFacts.__slots__ if name in found and name not in {"current", "booted"}},
+    )
+
+
+def _contents(name: str, found: Facts) -> SystemContents | None:
+    if found[name] is None:
+        return None
+    parts = {key.removeprefix(f"{name}."): value for key, value in found.items() if key.startswith(f"{name}.")}
+    units = {key.removeprefix("units."): value for key, value in parts.items() if key.startswith("units.") and value}
+    plain = {key: value for key, value in parts.items() if not key.startswith("units.")}
+    return SystemContents(path=found[name], units=units, **plain)

@@ -1,0 +1,98 @@
+"""Where a host stands in the middle of a change: what it runs, what it booted, and which of our units it still has.
+
+A smaller look than a probe, for the steps that change a host. It changes nothing itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import RunId, StorePath
+from nixkube_deploy.ports.shell import Shell
+from nixkube_deploy.protocols import probe
+from nixkube_deploy.protocols.script import Question, ask, ask_fresh
+
+PREFIX: Final = "nixkube-deploy-"
+DEAD_MAN: Final = f"{PREFIX}deadman-"
+
+_QUESTIONS: Final = (
+    Question(name="current", command=f"readlink -f {probe.CURRENT}"),
+    Question(name="booted", command=f"readlink -f {probe.BOOTED}"),
+    Question(name="profile", command=f"readlink -f {probe.PROFILE}"),
+    Question(name="boot_id", command="cat /proc/sys/kernel/random/boot_id"),
+    Question(name="units", command=probe.systemd_units(probe.OUR_UNITS)),
+    Question(name="failed", command=probe.FAILED_UNITS.command),
+)
+_LIST_FIELDS: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """One look at a host."""
+
+    current: StorePath | None
+    booted: StorePath | None
+    profile: StorePath | None
+    boot_id: str
+    units: Mapping[str, str] = field(default_factory=dict)
+    """Our transient units that systemd knows, with their ActiveState."""
+    failed: tuple[str, ...] = ()
+
+    def has(self, unit: str) -> bool:
+        """Whether systemd knows this service of ours."""
+        return f"{unit}.service" in self.units
+
+    def is_running(self, unit: str) -> bool:
+        """Whether this service of ours has not ended yet."""
+        return self.units.get(f"{unit}.service") in {"activating", "deactivating", "reloading"}
+
+    @property
+    def dead_men(self) -> tuple[str, ...]:
+        """Dead-man timers that can still fire, of any run."""
+        return tuple(u for u in self.units if u.startswith(DEAD_MAN) and u.endswith(".timer"))
+
+    @property
+    def going_back(self) -> bool:
+        """Whether a dead-man timer has fired and its work is not finished."""
+        services = (state for u, state in self.units.items() if u.startswith(DEAD_MAN) and u.endswith(".service"))
+        return any(state in {"active", "activating"} for state in services)
+
+    def leftovers(self, run: RunId) -> tuple[str, ...]:
+        """Services of ``run``, whatever their state: their names must be free before they are used again."""
+        return tuple(u for u in self.units if u.endswith(".service") and f"-{run}-" in u)
+
+    def foreign(self, run: RunId) -> tuple[str, ...]:
+        """Services of other runs that are changing the system right now."""
+        return tuple(
+            u
+            for u, state in self.units.items()
+            if u.endswith(".service") and f"-{run}-" not in u and state in {"activating", "deactivating"}
+        )
+
+
+async def look(shell: Shell, host: Host) -> Situation:
+    """One round trip over the kept connection."""
+    return _situation(await ask(shell, host, _QUESTIONS))
+
+
+async def look_fresh(shell: Shell, host: Host) -> Situation:
+    """One round trip over a brand-new connection."""
+    return _situation(await ask_fresh(shell, host, _QUESTIONS))
+
+
+def _situation(found: Mapping[str, str]) -> Situation:
+    return Situation(
+        current=probe.system_path(found.get("current", "")),
+        booted=probe.system_path(found.get("booted", "")),
+        profile=probe.system_path(found.get("profile", "")),
+        boot_id=probe.boot_id(found.get("boot_id", "")),
+        units=_states(found.get("units", "")),
+        failed=probe.unit_names(found.get("failed", "")),
+    )
+
+
+def _states(listing: str) -> dict[str, str]:
+    """``UNIT LOAD ACTIVE SUB DESCRIPTION`` lines to unit and ActiveState."""
+    rows = (line.split() for line in listing.splitlines())
+    return {row[0]: row[2] for row in rows if len(row) >= _LIST_FIELDS and row[0].startswith(PREFIX)}
