@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from trio.testing import MockClock
 
 from nixkube_deploy.model.cluster import (
     MIRROR_ANNOTATION,
@@ -24,6 +25,11 @@ from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE
 from tests.fakes.cluster import FakeCluster, LoopClock
 
 RUN, DEAD = RunId("run-2"), RunId("run-1")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def a_pod(name: str, **fields: object) -> Pod:

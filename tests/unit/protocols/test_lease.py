@@ -2,6 +2,7 @@
 
 import anyio
 import pytest
+from trio.testing import MockClock
 
 from nixkube_deploy.model.cluster import Lease
 from nixkube_deploy.model.error import Locked, TaskError, task_error
@@ -12,6 +13,11 @@ from tests.fakes.cluster import FakeCluster, LoopClock
 
 KEY = (LOCK_NAMESPACE, LOCK_NAME)
 ME, OTHER = "me@laptop:run-2", "ann@ci:run-1"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def held(cluster: FakeCluster, holder: str = ME):

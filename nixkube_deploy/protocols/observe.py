@@ -1,0 +1,235 @@
+"""One look at a host for the health gate: over SSH, at its Node, inside it, and by the user's own gates.
+
+Every trouble on the way becomes a text in the observation, because a host that is coming back answers badly in many
+ways. It deliberately draws no conclusions: ``verdict`` does.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from urllib.parse import quote
+
+import anyio
+
+from nixkube_deploy.model.cluster import Node
+from nixkube_deploy.model.error import OutcomeUnknown, TaskError
+from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.fleet import Distribution, Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.strategy import CommandGate, Gates, HttpGate, PrometheusGate
+from nixkube_deploy.ports.clock import Clock
+from nixkube_deploy.ports.cluster import Cluster
+from nixkube_deploy.ports.shell import Command, Shell
+from nixkube_deploy.ports.web import Web
+from nixkube_deploy.protocols.verdict import (
+    Conjunct,
+    Expectation,
+    HostSeen,
+    InsideSeen,
+    NodeSeen,
+    Observation,
+    Renewals,
+    count_renewals,
+    verdict,
+)
+
+T = TypeVar("T")
+
+NODE_LEASES = "kube-node-lease"
+API_PATIENCE = 20.0
+"""Seconds one stage may take at the API before the look goes on without it."""
+HOST_PATIENCE = 20.0
+NOT_FOUND = 127
+
+_LOOK = """\
+echo @boot; cat /proc/sys/kernel/random/boot_id
+echo @kernel; uname -r
+echo @machine; cat /etc/machine-id"""
+_LOOK_AT_KUBELET = f"{_LOOK}\necho @kubelet; curl -fsS --max-time 5 http://127.0.0.1:10248/healthz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateWorld:
+    """What the gate needs of the world. ``resolve`` turns a command gate's selector into hosts."""
+
+    shell: Shell
+    cluster: Cluster | None
+    web: Web
+    clock: Clock
+    node_of: Callable[[HostName], str | None]
+    hosts: Mapping[HostName, Host]
+    resolve: Callable[[str], frozenset[HostName]]
+    distribution: Distribution = Distribution.K3S
+    """Tells which unit's log to quote when the kubelet does not come back."""
+
+
+async def look(
+    world: GateWorld, host: Host, expect: Expectation, renewals: Renewals, gates: Gates | None
+) -> tuple[Renewals, tuple[Conjunct, ...]]:
+    """Look stage by stage, no further than the first stage with something closed.
+
+    Raises:
+        TaskError: HOST_KEY; waiting cannot mend that.
+    """
+    seen = Observation(at=world.clock.monotonic(), host=await see_host(world, host, kubelet=expect.node))
+    found = verdict(expect, seen, renewals)
+    if expect.node and isinstance(seen.host, HostSeen) and world.cluster is not None:
+        # The Lease is counted from the start, so the Node is looked at even while the kubelet does not answer.
+        seen = replace(seen, node=await _see_node(world.cluster, world.node_of(host.name), seen.host))
+        renewals = count_renewals(renewals, seen)
+        found = verdict(expect, seen, renewals)
+        if all(c.holds for c in found) and isinstance(seen.node, NodeSeen) and seen.node.node is not None:
+            seen = replace(seen, inside=await _see_inside(world.cluster, seen.node.node))
+            found = verdict(expect, seen, renewals)
+    if gates is not None and all(conjunct.holds for conjunct in found):
+        seen = replace(seen, users=await ask_users(world, host, gates))
+        found = verdict(expect, seen, renewals)
+    return renewals, found
+
+
+async def see_host(world: GateWorld, host: Host, *, kubelet: bool) -> HostSeen | str:
+    """What the host says of itself, in one round trip; a text when it does not answer."""
+    script = _LOOK_AT_KUBELET if kubelet else _LOOK
+    try:
+        result = await world.shell.run(host, Command(argv=("sh", "-c", script), timeout=HOST_PATIENCE))
+    except TaskError as error:
+        if error.failure.kind is FailureKind.HOST_KEY:
+            raise
+        if isinstance(error, OutcomeUnknown):
+            await world.shell.forget(host)
+        return error.failure.message
+    said = _sections(result.stdout)
+    if not said.get("boot"):
+        return f"it answers, but not with its boot_id (exit code {result.exit_code}): {' '.join(result.tail(1))}"
+    answer: str | None = said.get("kubelet", "")
+    if not result.ok:
+        answer = None if result.exit_code == NOT_FOUND else (answer or " ".join(result.stderr.split()))
+        answer = answer if answer != "" else f"curl ended with exit code {result.exit_code}"
+    return HostSeen(
+        boot_id=said["boot"],
+        kernel=said.get("kernel", ""),
+        machine_id=said.get("machine", ""),
+        kubelet=answer if kubelet else None,
+    )
+
+
+def _sections(stdout: str) -> dict[str, str]:
+    """The text after each ``@name`` line."""
+    found: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in stdout.splitlines():
+        if line.startswith("@"):
+            lines = found.setdefault(line[1:].strip(), [])
+        else:
+            lines.append(line)
+    return {name: "\n".join(part).strip() for name, part in found.items()}
+
+
+async def _see_node(cluster: Cluster, name: str | None, host: HostSeen) -> NodeSeen | str:
+    async def ask() -> NodeSeen:
+        node = await (cluster.node(name) if name is not None else _registered(cluster, host.machine_id))
+        lease = await cluster.lease(NODE_LEASES, node.name) if node is not None else None
+        return NodeSeen(node=node, renew_time=lease.renew_time if lease is not None else "")
+
+    return await _of_api(ask)
+
+
+async def _registered(cluster: Cluster, machine_id: str) -> Node | None:
+    """The Node of a machine that had none when the run began."""
+    found = [node for node in await cluster.nodes() if machine_id and node.machine_id == machine_id]
+    return found[0] if len(found) == 1 else None
+
+
+async def _see_inside(cluster: Cluster, node: Node) -> InsideSeen | str:
+    async def ask() -> InsideSeen:
+        proxy = await cluster.node_healthz(node.name)
+        pods = await cluster.pods(node.name)
+        return InsideSeen(proxy=proxy if proxy is None else proxy.strip(), pods=pods)
+
+    return await _of_api(ask)
+
+
+async def _of_api(ask: Callable[[], Awaitable[T]]) -> T | str:
+    """An answer, or why there is none. A refusal too is only told: API servers that start refuse what they allow."""
+    with anyio.move_on_after(API_PATIENCE):
+        try:
+            return await ask()
+        except TaskError as error:
+            return error.failure.message
+    return f"no answer within {API_PATIENCE:g} s"
+
+
+# The user's gates.
+
+
+async def ask_users(world: GateWorld, host: Host, gates: Gates) -> tuple[Conjunct, ...]:
+    """Every gate of the inventory, asked at the same time, in the inventory's order."""
+    asks: list[Callable[[], Awaitable[Conjunct]]] = []
+    asks += [lambda gate=gate: _ask_http(world.web, gate) for gate in gates.http]  # type: ignore[misc]
+    asks += [lambda gate=gate: _ask_command(world, host, gate) for gate in gates.command]  # type: ignore[misc]
+    asks += [lambda gate=gate: _ask_prometheus(world.web, gate) for gate in gates.prometheus]  # type: ignore[misc]
+    found: dict[int, Conjunct] = {}
+
+    async def ask(place: int) -> None:
+        found[place] = await asks[place]()
+
+    async with anyio.create_task_group() as group:
+        for place in range(len(asks)):
+            group.start_soon(ask, place)
+    return tuple(found[place] for place in range(len(asks)))
+
+
+async def _ask_http(web: Web, gate: HttpGate) -> Conjunct:
+    answer = await web.get(gate.url, gate.timeout)
+    return Conjunct(
+        name=f"http {gate.url}",
+        holds=not answer.error and answer.status == gate.expect,
+        expected=f"status {gate.expect} from {gate.url}",
+        seen=answer.error or f"status {answer.status}",
+    )
+
+
+async def _ask_command(world: GateWorld, host: Host, gate: CommandGate) -> Conjunct:
+    """The command on every host it names, one after the other; the first that fails is told."""
+    names = sorted(world.resolve(gate.on)) if gate.on is not None else [host.name]
+    seen = "exit code 0" if names else f"no host matches {gate.on}"
+    holds = bool(names)
+    for name in names:
+        trouble = await _trouble_with(world, world.hosts[name], gate)
+        if trouble:
+            holds, seen = False, f"{name}: {trouble}"
+            break
+    return Conjunct(name=f"command {gate.run}", holds=holds, expected=f"exit code 0 of: {gate.run}", seen=seen)
+
+
+async def _trouble_with(world: GateWorld, host: Host, gate: CommandGate) -> str:
+    try:
+        result = await world.shell.run(host, Command(argv=("sh", "-c", gate.run), timeout=gate.timeout))
+    except TaskError as error:
+        return error.failure.message
+    return "" if result.ok else ": ".join((f"exit code {result.exit_code}", *result.tail(1)))
+
+
+async def _ask_prometheus(web: Web, gate: PrometheusGate) -> Conjunct:
+    base = gate.url.rstrip("/")
+    base = base if base.endswith("/api/v1/query") else f"{base}/api/v1/query"
+    answer = await web.get(f"{base}?query={quote(gate.query, safe='')}", gate.timeout)
+    count, trouble = (0, answer.error) if answer.error else _series(answer.body, answer.status)
+    return Conjunct(
+        name=f"prometheus {gate.query}",
+        holds=not trouble and (count == 0) == (gate.expect == "empty"),
+        expected=f"an {gate.expect} result" if gate.expect == "empty" else f"a {gate.expect} result",
+        seen=trouble or f"{count} series",
+    )
+
+
+def _series(body: str, status: int) -> tuple[int, str]:
+    """How many series an instant query returned, or what is wrong with the answer."""
+    try:
+        answer = json.loads(body)
+        if answer["status"] != "success":
+            return 0, f"Prometheus says: {answer.get('error', 'no reason given')}"
+        return len(answer["data"]["result"]), ""
+    except (ValueError, KeyError, TypeError):
+        return 0, f"status {status}, and no Prometheus answer in the body"
