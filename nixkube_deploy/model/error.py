@@ -7,6 +7,8 @@ DeployError             ends the command with its exit code and a message
 TaskError               one task failed as tasks may; carries a Failure, never leaves the engine
 """
 
+import traceback
+
 from nixkube_deploy.model.failure import Failure, FailureKind
 
 
@@ -62,3 +64,20 @@ class OutcomeUnknown(TaskError):  # noqa: N818
 def task_error(kind: FailureKind, message: str, **details: object) -> TaskError:
     """A ``TaskError`` in one line; ``details`` are fields of ``Failure``."""
     return TaskError(Failure(kind=kind, message=message, **details))  # type: ignore[arg-type]
+
+
+def failure_of(error: Exception) -> Failure:
+    """The failure an exception stands for; of kind BUG when it is none that a task may raise.
+
+    A task group wraps even a single error in an ExceptionGroup, so such wrappings are looked through.
+    """
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    match error:
+        case TaskError():
+            return error.failure
+        case TimeoutError():
+            return Failure(kind=FailureKind.TIMEOUT, message=str(error) or "took too long", transient=True)
+        case _:
+            trace = "".join(traceback.format_exception(error)).splitlines()[-20:]
+            return Failure(kind=FailureKind.BUG, message=f"a bug: {error!r}", evidence=tuple(trace))

@@ -1,5 +1,6 @@
 """Named ids, so that a host cannot be passed where a task is meant. Made only where they are parsed."""
 
+from collections.abc import Iterable
 from typing import NewType
 
 HostName = NewType("HostName", str)
@@ -19,3 +20,9 @@ RunId = NewType("RunId", str)
 
 StorePath = NewType("StorePath", str)
 """An absolute path in the Nix store, ``/nix/store/<32 chars>-<name>``."""
+
+
+def name_some(names: Iterable[str], shown: int = 3) -> str:
+    """``w1, w2, w3 and 4 more``: as many names as a sentence bears, sorted."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:shown]) + (f" and {len(ordered) - shown} more" if len(ordered) > shown else "")
