@@ -1,0 +1,187 @@
+"""The grammar of how a rollout may proceed: strategy, maintenance windows, gates.
+
+Described as in ``grammar``, which says where these stand in an inventory; nothing here is about hosts.
+"""
+
+from nixkube_deploy.inventory import units, values
+from nixkube_deploy.inventory.shape import Choice, Count, Field, Flag, ListOf, Record, fields_of
+from nixkube_deploy.model.strategy import (
+    CommandGate,
+    DrainOptions,
+    HostPolicy,
+    HttpGate,
+    KubeletGate,
+    Mode,
+    OnFailure,
+    PodsGate,
+    PrometheusGate,
+    RebootPolicy,
+    Strategy,
+)
+
+DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_DAY_NAMES = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+DRAIN = Record(
+    name="drain",
+    doc="kubectl drain's knobs.",
+    fields=fields_of(
+        DrainOptions,
+        {
+            "enabled": (Flag(), "false: never cordon and drain."),
+            "timeout": (units.duration(least=0.001), "Give up, uncordon and fail after this long."),
+            "grace_period": (
+                Count(minimum=-1, maximum=86_400),
+                "Seconds each pod gets to end; -1 keeps the pod's own (a bare number, as in kubectl).",
+            ),
+            "delete_emptydir_data": (Flag(), "Evict pods that use emptyDir; their data is lost."),
+            "force": (Flag(), "Delete pods that no controller will bring back."),
+            "disable_eviction": (Flag(), "Delete in place of evict: past every disruption budget."),
+            "live": (Flag(), "Drain also for a change that touches no node unit."),
+        },
+    ),
+)
+
+_POLICY = fields_of(
+    HostPolicy,
+    {
+        "soak": (units.duration(), "Watch a host this long before the next may count on it."),
+        "drain": (DRAIN, "How pods leave a node."),
+        "reboot": (Choice.of(RebootPolicy), "auto: when the change needs one."),
+    },
+)
+
+WINDOW = Record(
+    name="window",
+    doc="A weekly maintenance window; `to` before `from` means past midnight.",
+    fields={
+        "days": Field(
+            ListOf(
+                item=Choice(words=DAYS, make=DAYS.index, synonyms=dict(zip(_DAY_NAMES, DAYS, strict=True))),
+                least=1,
+                unique=True,
+            ),
+            "The days it begins on; all when absent.",
+        ),
+        "from": Field(units.time_of_day(), "When it begins.", required=True),
+        "to": Field(units.time_of_day(), "When it ends; 24:00 is the end of the day.", required=True),
+        "tz": Field(units.time_zone(), "The time zone of both.", "UTC"),
+    },
+)
+
+STRATEGY = Record(
+    name="strategy",
+    doc="How a rollout may proceed.",
+    fields={
+        **fields_of(
+            Strategy,
+            {
+                "canary": (Count(minimum=0, maximum=100_000), "How many hosts go first, alone."),
+                "max_unavailable": (
+                    units.HostLimit(least=1),
+                    "Per group, how many hosts may be unavailable at once; at least 1, control plane always 1.",
+                ),
+                "mode": (
+                    Choice.of(Mode),
+                    "rolling: the next host starts as soon as the budget has room; waves: when the wave is done.",
+                ),
+                "spread": (values.LABEL_KEY, "A label whose values (zones) are never disrupted two at once."),
+                "max_failures": (units.HostLimit(), "More failed hosts than this stop the rollout."),
+                "on_failure": (
+                    Choice.of(OnFailure),
+                    "rollback: take a failed host back; halt: leave it and stop; continue: leave it and go on.",
+                ),
+                "windows": (ListOf(item=WINDOW), "When hosts may be disrupted; always when empty."),
+            },
+        ),
+        **_POLICY,
+    },
+)
+
+HOST_STRATEGY = Record(name="host_strategy", doc="The part of the strategy that may differ by host.", fields=_POLICY)
+GROUP_STRATEGY = Record(
+    name="group_strategy",
+    doc="The part of the strategy that may differ by group.",
+    fields={
+        "max_unavailable": Field(units.HostLimit(least=1), "How many of this group may be unavailable at once.", None),
+        **_POLICY,
+    },
+    hints=dict.fromkeys(
+        ("canary", "mode", "spread", "max_failures", "on_failure", "windows"),
+        "this rule is the whole rollout's: put it into the top-level `strategy`",
+    ),
+)
+
+_GATE_COMMAND = Record(
+    name="command_gate",
+    doc="A shell command that must exit 0.",
+    fields=fields_of(
+        CommandGate,
+        {
+            "run": (values.COMMAND_LINE, "The command."),
+            "on": (values.SELECTOR, "Run it on these hosts; on the host itself when absent."),
+            "timeout": (units.duration(least=0.001), "How long it may take."),
+        },
+    ),
+)
+_GATE_HTTP = Record(
+    name="http_gate",
+    doc="A URL that must answer.",
+    fields=fields_of(
+        HttpGate,
+        {
+            "url": (values.URL, "Asked from the controller with GET."),
+            "expect": (Count(minimum=100, maximum=599), "The status code it must answer with."),
+            "timeout": (units.duration(least=0.001), "How long it may take."),
+        },
+    ),
+)
+_GATE_PROMETHEUS = Record(
+    name="prometheus_gate",
+    doc="An instant query with an expected result.",
+    fields=fields_of(
+        PrometheusGate,
+        {
+            "url": (values.URL, "The Prometheus server."),
+            "query": (values.WORD, "PromQL."),
+            "expect": (Choice(words=("empty", "nonempty")), "Whether the result must be empty."),
+            "timeout": (units.duration(least=0.001), "How long it may take."),
+        },
+    ),
+)
+GATES = Record(
+    name="gates",
+    doc="What must hold before a host counts as back.",
+    fields={
+        "kubelet": Field(
+            Record(
+                name="kubelet_gate",
+                doc="The node must be Ready without a break.",
+                fields=fields_of(
+                    KubeletGate,
+                    {
+                        "ready_for": (units.duration(), "How long without a break."),
+                        "timeout": (units.duration(least=0.001), "Within how long."),
+                    },
+                ),
+            ),
+            "The host's Node.",
+        ),
+        "pods": Field(
+            Record(
+                name="pods_gate",
+                doc="Which pods of the node must be Ready again.",
+                fields=fields_of(
+                    PodsGate,
+                    {
+                        "daemonsets": (Flag(), "Its DaemonSet pods."),
+                        "critical": (Flag(), "Its system-critical pods."),
+                    },
+                ),
+            ),
+            "The node's pods.",
+        ),
+        "http": Field(ListOf(item=_GATE_HTTP), "URLs that must answer.", ()),
+        "command": Field(ListOf(item=_GATE_COMMAND), "Commands that must succeed.", ()),
+        "prometheus": Field(ListOf(item=_GATE_PROMETHEUS), "Queries that must come out as expected.", ()),
+    },
+)
