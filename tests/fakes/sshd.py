@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import anyio
 import asyncssh
 
 from nixkube_deploy.model.fleet import Host, SshSettings
@@ -325,7 +326,7 @@ async def real_sshd(directory: Path) -> AsyncIterator[Sshd]:
         "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
     )
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+        await anyio.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     server = await asyncio.create_subprocess_exec(
         program, "-D", "-e", "-f", str(directory / "sshd_config"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
