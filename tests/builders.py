@@ -87,7 +87,8 @@ def a_fleet(
         title, _, members = part.rpartition(":")
         control = members.strip().startswith("cp")
         group = GroupName(title.strip() or ("control-plane" if control else "workers"))
-        groups[group] = Group(name=group, members=names(members))
+        before = groups[group].members if group in groups else ()
+        groups[group] = Group(name=group, members=before + names(members))
         for name in names(members):
             hosts[name] = a_host(
                 name,

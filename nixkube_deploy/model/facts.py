@@ -23,6 +23,11 @@ class SystemContents:
     kubernetes: str = ""
     """Version of the Kubernetes its node unit starts (``1.31.4``), where it can be read."""
 
+    @property
+    def boot_parts(self) -> tuple[str, str, str, str]:
+        """What only a reboot can change: kernel, initrd, modules, parameters."""
+        return self.kernel, self.initrd, self.kernel_modules, self.kernel_params
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiskSpace:
@@ -76,10 +81,17 @@ class HostFacts:
 
     @property
     def runs_nixos(self) -> bool:
-        """Whether the machine can be switched at all."""
-        return self.current is not None
+        """Whether the machine can be switched at all; an installer cannot."""
+        return self.current is not None and self.variant != "installer"
 
     @property
     def is_healthy(self) -> bool:
         """Whether the cluster can count on the host now. A plain host (no Node) that answers is healthy."""
         return self.node is None or self.node.ready
+
+    @property
+    def reboot_pending(self) -> bool:
+        """Whether the running kernel is not the current system's."""
+        return (
+            self.current is not None and self.booted is not None and self.current.boot_parts != self.booted.boot_parts
+        )

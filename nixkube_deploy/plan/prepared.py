@@ -1,4 +1,7 @@
-"""What preparation found, fleet-wide: the input of every planner. It deliberately decides nothing."""
+"""What preparation found and what the command line chose: the input of every planner.
+
+It deliberately decides nothing.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +31,8 @@ class Choices:
 
     bootstrap: bool = False
     """Install NixOS on machines that have none."""
+    yes_wipe: frozenset[HostName] = frozenset()
+    """Hosts to wipe although a guard objects."""
     no_drain: bool = False
     digest: str = ""
     """SHA-256 of the inventory's text."""

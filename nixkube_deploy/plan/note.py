@@ -1,0 +1,78 @@
+"""What holds for the whole run, in sentences: who is missing, what that blocks, when and how the run stops.
+
+Budgets are not repeated here; they carry their own names.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from nixkube_deploy.model.fleet import Fleet
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.task import Rules
+from nixkube_deploy.plan.intent import Intent
+from nixkube_deploy.plan.wording import host_list, hosts
+
+
+def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, ...]:
+    """Every note, in the order in which they matter."""
+    acting = frozenset(intent.host.name for intent in intents if intent.acts)
+    if not acting:
+        return ()
+    return (
+        *_missing(intents, acting, rules),
+        *_spread(fleet, acting, rules),
+        *_canary_kubelets(intents, rules),
+        *_stopping(fleet, rules),
+        *(f"sections open only within {window}" for window in rules.windows),
+    )
+
+
+def _missing(intents: Sequence[Intent], acting: frozenset[HostName], rules: Rules) -> Iterator[str]:
+    first = [intent.host.name for intent in intents if intent.host.name in rules.unhealthy & acting]
+    rest = [intent.host.name for intent in intents if intent.host.name in rules.unhealthy - acting]
+    if first:
+        yield f"unavailable already, so they go first: {host_list(first)}"
+    if rest:
+        yield f"unavailable and not part of this run, counted in every budget: {host_list(rest)}"
+    for budget in rules.budgets:
+        lost = [name for name in rest if name in budget.members]
+        waiting = [i.host.name for i in intents if i.host.name in acting & budget.members]
+        if len(lost) >= budget.limit:
+            group = budget.name.partition(":")[0]
+            yield f"no room in {group} while {host_list(lost)} is away, for {host_list(waiting)}"
+
+
+def _spread(fleet: Fleet, acting: frozenset[HostName], rules: Rules) -> Iterator[str]:
+    label = fleet.strategy.spread
+    if label is None:
+        return
+    yield f"never two values of the label {label} at once"
+    unlabelled = [name for name in rules.domains if name in acting and not fleet.hosts[name].labels.get(label)]
+    if unlabelled:
+        yield f"without the label {label}, so each goes alone: {host_list(unlabelled)}"
+    away = sorted({rules.domains[name] for name in rules.unhealthy - acting if name in rules.domains})
+    blocked = sorted(
+        {rules.domains[name] for name in acting & rules.domains.keys()} - set(away if len(away) == 1 else ())
+    )
+    if away and blocked:
+        yield f"hosts of {label} {', '.join(away)} are away: {', '.join(blocked)} wait for them"
+
+
+def _canary_kubelets(intents: Sequence[Intent], rules: Rules) -> Iterator[str]:
+    restarted = [i for i in intents if i.acts and i.change and any(r.startswith("unit ") for r in i.change.reasons)]
+    control = any(i.host.role.is_control_plane for i in restarted)
+    ahead = [i.host.name for i in restarted if i.host.name in rules.canaries and not i.host.role.is_control_plane]
+    if control and ahead:
+        yield (
+            f"canary {host_list(ahead)} gets its kubelet before the API servers get theirs: "
+            "if the Kubernetes minor version goes up, use --canary 0"
+        )
+
+
+def _stopping(fleet: Fleet, rules: Rules) -> Iterator[str]:
+    if rules.max_failures is None:
+        yield "failures never stop this run (on_failure: continue)"
+        return
+    back = fleet.strategy.on_failure.rolls_back
+    then = "a host that fails is taken back to what it ran before" if back else "a host that fails stays as it is"
+    when = f"more than {hosts(rules.max_failures)} failed" if rules.max_failures else "the first failure"
+    yield f"{then}; after {when} no other host begins"

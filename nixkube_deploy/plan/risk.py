@@ -1,0 +1,99 @@
+"""What could go wrong with a host's change, or cannot be promised, in sentences. It deliberately refuses nothing."""
+
+from collections.abc import Iterator
+
+from nixkube_deploy.model.change import ChangeClass
+from nixkube_deploy.model.facts import HostFacts
+from nixkube_deploy.model.fleet import Activator, Distribution
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.strategy import RebootPolicy
+from nixkube_deploy.plan.difference import short
+from nixkube_deploy.plan.intent import Intent
+
+ONE_SHOT_LOADER = "systemd-boot"
+NO_QUORUM_TO_SPARE = 2
+"""Voters from which none can be missing."""
+
+
+def risks(intent: Intent, distribution: Distribution, control_plane: frozenset[HostName]) -> tuple[str, ...]:
+    """Every risk of one host's change, the gravest first."""
+    facts = intent.facts
+    if facts is None or intent.change is None or intent.problem is not None or intent.skipped:
+        return ()
+    found: list[str] = []
+    if intent.kind is ChangeClass.INSTALL:
+        found += _of_installing(intent, facts)
+    elif intent.acts:
+        found += _of_the_control_plane(intent, distribution, control_plane)
+        found += [f"never taken back automatically: {intent.stays}"] if intent.stays else []
+        found += _of_booting(intent, facts)
+        found += _of_draining(intent, facts, distribution)
+        found += _of_activating(intent, facts)
+    if intent.host.policy.reboot is RebootPolicy.NEVER and any("not booted" in r for r in intent.change.reasons):
+        found.append("the new kernel waits for the next reboot")
+    return tuple(found)
+
+
+def _of_installing(intent: Intent, facts: HostFacts) -> Iterator[str]:
+    settings = intent.host.bootstrap
+    assert settings is not None, "the wipe guard asks for disks"
+    yield f"wipes {', '.join(settings.disks)}"
+    if facts.runs_nixos:
+        yield "the machine runs NixOS now; what is on its disks is lost"
+    if settings.expect_serial is None and settings.expect_machine_id is None:
+        yield "only its address says that this is the right machine: bootstrap.expect_serial would prove it"
+
+
+def _of_the_control_plane(intent: Intent, distribution: Distribution, members: frozenset[HostName]) -> Iterator[str]:
+    reasons = intent.change.reasons if intent.change is not None else ()
+    if intent.host.name not in members or not distribution.has_kubelet or not intent.kind.takes_node_down:
+        return
+    if len(members) == 1:
+        yield "the only control-plane host: the Kubernetes API is away while it restarts"
+    if len(members) == NO_QUORUM_TO_SPARE:
+        yield "one of two control-plane hosts: etcd between them has no quorum while this one is away"
+    if intent.back is not None and any(reason.startswith("unit ") for reason in reasons):
+        yield "going back across a minor version of etcd is not safe: if this change brings one, use on_failure: halt"
+
+
+def _of_booting(intent: Intent, facts: HostFacts) -> Iterator[str]:
+    if intent.kind is not ChangeClass.REBOOT:
+        return
+    if facts.loader != ONE_SHOT_LOADER:
+        which = "an unknown boot loader" if facts.loader == "unknown" else f"loader {facts.loader}"
+        yield f"{which} has no one-shot entry: a kernel that hangs does not fall back at a power cycle"
+    if not intent.activates and intent.back is not None:
+        yield f"going back means booting {short(intent.back.system)}, the system of the kernel it runs now"
+
+
+def _of_draining(intent: Intent, facts: HostFacts, distribution: Distribution) -> Iterator[str]:
+    drain = intent.host.policy.drain
+    if intent.kind.takes_node_down and distribution.has_kubelet and not intent.drains:
+        if drain.enabled:
+            yield "the cluster has no Node for this host: it is not cordoned or drained"
+        else:
+            yield "drain is off: pods are not moved away first"
+    if intent.drains and drain.disable_eviction:
+        yield "drain deletes pods past every disruption budget (disable_eviction)"
+    if intent.drains and drain.force:
+        yield "drain deletes pods that no controller brings back (force)"
+    if facts.node is not None and facts.node.unschedulable and facts.node.cordoned_by is None:
+        yield "cordoned by somebody else before this run: stays cordoned"
+
+
+def _of_activating(intent: Intent, facts: HostFacts) -> Iterator[str]:
+    if intent.activates:
+        yield from _ACTIVATOR_LIMITS[intent.host.activation]
+    if intent.activates and facts.failed_units:
+        yield f"already failed before the change, so not counted: {', '.join(facts.failed_units)}"
+
+
+_ACTIVATOR_LIMITS = {
+    Activator.NATIVE: (),
+    Activator.NIXOS_REBUILD: (
+        "nixos-rebuild arms nothing on the host: if the controller dies in a bad switch, the host stays there",
+    ),
+    Activator.DEPLOY_RS: (
+        "deploy-rs's magic rollback covers neither a reboot nor the health of services; an interrupted activation dies",
+    ),
+}

@@ -1,0 +1,311 @@
+"""From one host's intent to its tasks: the chain, what runs when a step of it fails, and the section around both.
+
+Retries and time-outs per action live here and nowhere else. It deliberately knows nothing of other hosts; the barrier
+``fleet/staged`` is the one thing its tasks share with theirs.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from nixkube_deploy.model.action import (
+    Action,
+    ConfirmActivation,
+    CopyClosure,
+    CordonNode,
+    DrainNode,
+    InstallNixos,
+    InstallPhase,
+    OpenGate,
+    ProveHost,
+    RebootHost,
+    RollBack,
+    Soak,
+    Stage,
+    SwitchConfiguration,
+    SwitchMode,
+    UncordonNode,
+    WayBack,
+)
+from nixkube_deploy.model.change import ChangeClass
+from nixkube_deploy.model.names import HostName, TaskId
+from nixkube_deploy.model.strategy import Gates, RetryPolicy
+from nixkube_deploy.model.task import Pool, Section, Task
+from nixkube_deploy.plan.intent import Intent
+
+STAGED = TaskId("fleet/staged")
+"""The barrier: every closure is where it belongs, or was given up on."""
+
+ONCE = RetryPolicy()
+"""For what is not worth, or not safe, repeating by itself."""
+API_CALL = RetryPolicy(attempts=5, backoff=2.0)
+COPY = RetryPolicy(attempts=3, backoff=5.0)
+ACTIVATE = RetryPolicy(attempts=2, backoff=5.0)
+"""Only transient failures are repeated, and an activation looks before it acts."""
+LOOK = RetryPolicy(attempts=3, backoff=5.0)
+AWAIT_BOOT = RetryPolicy(attempts=60, backoff=1.0, factor=1.5, ceiling=15.0)
+"""nixos-anywhere returns when the machine is gone; until it is back, looking fails."""
+
+ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "confirm", "soak"})
+"""Steps whose failure takes the host back."""
+
+EMPTIED = frozenset({"cordon", "drain"})
+"""Steps whose failure gives the Node back untouched."""
+
+WAIT_MARGIN = 60.0
+"""Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
+SHORT, ACTIVATION, COPYING, PHASE, INSTALLING = 60.0, 900.0, 3600.0, 1800.0, 7200.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """The tasks of one host and the section that holds them."""
+
+    tasks: tuple[Task, ...]
+    section: Section
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What every host's chain has in common."""
+
+    gates: Gates
+    rolls_back: bool
+    staged: bool
+    """Whether there is a barrier to wait for."""
+
+    @property
+    def boot_deadline(self) -> float:
+        """A machine gets as long to come back as its kubelet gets to become Ready."""
+        return self.gates.kubelet.timeout + WAIT_MARGIN
+
+    @property
+    def gate_deadline(self) -> float:
+        """The gate's own, and half as much for a Node that has yet to appear."""
+        return 1.5 * self.gates.kubelet.timeout + WAIT_MARGIN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Step:
+    """A task before it has a place."""
+
+    name: str
+    action: Action
+    pool: Pool
+    timeout: float
+    retry: RetryPolicy = ONCE
+
+
+def stage(copies: Iterable[Task]) -> Task:
+    """The barrier behind all copies. It waits for them to settle, not to succeed: one full disk holds nobody else."""
+    after = frozenset(task.id for task in copies)
+    return Task(id=STAGED, action=Stage(), pool=Pool.WAIT, after=after, timeout=SHORT)
+
+
+def copy(intent: Intent) -> Task:
+    """Bring the closure to the host, outside its section: this disturbs nobody."""
+    assert intent.target is not None
+    return Task(
+        id=task_id(intent.host.name, "copy"),
+        action=CopyClosure(host=intent.host.name, closure=intent.target),
+        host=intent.host.name,
+        pool=Pool.COPY,
+        retry=COPY,
+        timeout=COPYING,
+    )
+
+
+def steps(intent: Intent, wave: int, settings: Settings) -> Steps:
+    """Everything a host goes through once its section opens, and what is done when it fails."""
+    host = intent.host.name
+    waits = settings.staged and not intent.finishes
+    main = _chained(host, _main(intent, settings), _first_requires(intent), frozenset({STAGED} if waits else ()))
+    exits = [main[-1].id]
+    asides: list[Task] = []
+    if intent.drains:
+        undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, EMPTIED))
+        asides.append(undrain)
+        exits.append(undrain.id)
+    if settings.rolls_back and intent.back is not None:
+        back = _chained_back(intent, intent.back, main, settings)
+        asides += back
+        exits.append(back[-1].id)
+    return Steps(tasks=(*main, *asides), section=Section(host=host, wave=wave, exits=frozenset(exits)))
+
+
+def task_id(host: HostName, step: str) -> TaskId:
+    """``host/step``."""
+    return TaskId(f"{host}/{step}")
+
+
+def _first_requires(intent: Intent) -> frozenset[TaskId]:
+    return frozenset({task_id(intent.host.name, "copy")}) if intent.copies else frozenset()
+
+
+def _ids(tasks: Iterable[Task], names: frozenset[str]) -> frozenset[TaskId]:
+    return frozenset(task.id for task in tasks if task.id.rpartition("/")[2] in names)
+
+
+# --- the main chain --------------------------------------------------------------------------------------------------
+
+
+def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
+    if intent.drains:
+        yield from _empty(intent)
+    if intent.kind is ChangeClass.INSTALL:
+        yield from _install(intent)
+    else:
+        yield from _change(intent, settings)
+    yield from _judge(intent, settings)
+    yield from _give_back(intent)
+
+
+def _empty(intent: Intent) -> Iterator[_Step]:
+    host, options = intent.host.name, intent.host.policy.drain
+    yield _Step(name="cordon", action=CordonNode(host=host), pool=Pool.CLUSTER, timeout=SHORT, retry=API_CALL)
+    yield _Step(
+        name="drain",
+        action=DrainNode(host=host, options=options),
+        pool=Pool.WAIT,
+        timeout=options.timeout + WAIT_MARGIN,
+    )
+
+
+def _install(intent: Intent) -> Iterator[_Step]:
+    assert intent.target is not None
+    for phase in InstallPhase:
+        yield _Step(
+            name=f"install-{phase}",
+            action=InstallNixos(host=intent.host.name, phase=phase, closure=intent.target, disko=intent.disko),
+            pool=Pool.INSTALL,
+            timeout=INSTALLING if phase is InstallPhase.INSTALL else PHASE,
+        )
+
+
+def _change(intent: Intent, settings: Settings) -> Iterator[_Step]:
+    host, facts, target = intent.host.name, intent.facts, intent.target
+    assert facts is not None
+    assert target is not None
+    reboots = intent.kind is ChangeClass.REBOOT
+    if intent.activates:
+        yield _Step(
+            name="activate",
+            action=SwitchConfiguration(
+                host=host,
+                closure=target,
+                mode=SwitchMode.BOOT if reboots else SwitchMode.SWITCH,
+                activator=intent.host.activation,
+                way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
+            ),
+            pool=Pool.SSH,
+            timeout=ACTIVATION,
+            retry=ACTIVATE,
+        )
+    if reboots:
+        action = RebootHost(host=host, closure=target, boot_id=facts.boot_id)
+        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=settings.boot_deadline)
+
+
+def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
+    host, facts = intent.host.name, intent.facts
+    assert facts is not None
+    assert intent.target is not None
+    installs = intent.kind is ChangeClass.INSTALL
+    left = facts.boot_id if installs or intent.kind is ChangeClass.REBOOT else None
+    failed = () if installs else facts.failed_units
+    yield _Step(
+        name="prove",
+        action=ProveHost(host=host, closure=intent.target, rebooted_from=left, failed_before=failed),
+        pool=Pool.SSH,
+        timeout=2 * SHORT,
+        retry=AWAIT_BOOT if installs else LOOK,
+    )
+    yield _Step(
+        name="gate",
+        action=OpenGate(host=host, gates=settings.gates, rebooted_from=left, expect_node=intent.expect_node),
+        pool=Pool.WAIT,
+        timeout=settings.gate_deadline,
+    )
+
+
+def _give_back(intent: Intent) -> Iterator[_Step]:
+    host, target, soak = intent.host.name, intent.target, intent.host.policy.soak
+    assert target is not None
+    if intent.activates or intent.finishes:
+        confirm = ConfirmActivation(host=host, closure=target)
+        yield _Step(name="confirm", action=confirm, pool=Pool.SSH, timeout=SHORT, retry=API_CALL)
+    if intent.uncordons:
+        uncordon = UncordonNode(host=host)
+        yield _Step(name="uncordon", action=uncordon, pool=Pool.CLUSTER, timeout=SHORT, retry=API_CALL)
+    if soak > 0 and not intent.finishes:
+        yield _Step(
+            name="soak",
+            action=Soak(host=host, seconds=soak, expect_node=intent.expect_node),
+            pool=Pool.WAIT,
+            timeout=soak + WAIT_MARGIN,
+        )
+
+
+def _chained(
+    host: HostName, chain: Iterable[_Step], first: frozenset[TaskId], barrier: frozenset[TaskId]
+) -> list[Task]:
+    tasks: list[Task] = []
+    for each in chain:
+        tasks.append(
+            Task(
+                id=task_id(host, each.name),
+                action=each.action,
+                host=host,
+                pool=each.pool,
+                requires=frozenset({tasks[-1].id}) if tasks else first,
+                after=frozenset() if tasks else barrier,
+                section=host,
+                retry=each.retry,
+                timeout=each.timeout,
+            )
+        )
+    return tasks
+
+
+# --- when it fails ---------------------------------------------------------------------------------------------------
+
+
+def _aside(host: HostName, name: str, action: Action, failed: frozenset[TaskId] = frozenset()) -> Task:
+    return Task(
+        id=task_id(host, name),
+        action=action,
+        host=host,
+        pool=Pool.CLUSTER,
+        on_failure_of=failed,
+        section=host,
+        retry=API_CALL,
+        timeout=SHORT,
+    )
+
+
+def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings: Settings) -> list[Task]:
+    """Back to what worked, through the same gate; the Node is given back only behind it."""
+    host = intent.host.name
+    reboot = intent.kind is ChangeClass.REBOOT
+    roll_back = Task(
+        id=task_id(host, "rollback"),
+        action=RollBack(host=host, way_back=way_back, reboot=reboot),
+        host=host,
+        pool=Pool.WAIT,
+        on_failure_of=_ids(main, ROLLED_BACK),
+        section=host,
+        retry=ACTIVATE,
+        timeout=ACTIVATION + settings.boot_deadline,
+    )
+    gate = Task(
+        id=task_id(host, "rollback-gate"),
+        action=OpenGate(host=host, gates=settings.gates, expect_node=intent.expect_node),
+        host=host,
+        pool=Pool.WAIT,
+        requires=frozenset({roll_back.id}),
+        section=host,
+        timeout=settings.gate_deadline,
+    )
+    if not intent.uncordons:
+        return [roll_back, gate]
+    uncordon = _aside(host, "rollback-uncordon", UncordonNode(host=host))
+    return [roll_back, gate, replace(uncordon, requires=frozenset({gate.id}))]
