@@ -1,0 +1,173 @@
+"""What a host says over its own loopback, and small tools around Kubernetes: curl, etcdctl, ip."""
+
+import json
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from nixkube_deploy.lab.host import Call
+from nixkube_deploy.lab.recipe import RELEASE
+
+KUBELET_PORT = 10248
+_REFUSED = 7
+_HTTP_ERROR = 22
+
+
+async def curl(call: Call) -> int:
+    """GET the kubelet's health; nothing else listens."""
+    urls = [word for word in call.args if word.startswith("http")]
+    if not urls:
+        call.err("curl: no URL specified!\n")
+        return 2
+    url = urlsplit(urls[0])
+    answer = None
+    if url.hostname in ("127.0.0.1", "localhost") and url.port == KUBELET_PORT and call.host.kubelet is not None:
+        answer = call.host.kubelet.healthz() if url.path == "/healthz" else (404, "404 page not found")
+    if answer is None:
+        call.err(
+            f"curl: (7) Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect to server\n"
+        )
+        return _REFUSED
+    status, body = answer
+    flags = "".join(word for word in call.args if word.startswith("-") and not word.startswith("--"))
+    if status >= HTTPStatus.BAD_REQUEST and "f" in flags:
+        call.err(f"curl: (22) The requested URL returned error: {status}\n")
+        return _HTTP_ERROR
+    call.out(body)
+    return 0
+
+
+async def etcdctl(call: Call) -> int:
+    """``etcdctl endpoint health|status`` and ``member list`` of the embedded etcd."""
+    words = [word for word in call.args if not word.startswith("-")]
+    faults, peers = call.host.setting.faults, call.host.setting.peers
+    members = [host for host in peers.values() if host.role == "control-plane"]
+    healthy = {host.name: host.machine.powered and not faults.peek(host.name, "etcd-member-down") for host in members}
+    if call.host.name not in healthy:
+        call.err("Error: context deadline exceeded\n")
+        return 1
+    match words:
+        case ["endpoint", "health"]:
+            chosen = list(healthy) if "--cluster" in call.args else [call.host.name]
+            return _health(call, {name: healthy[name] for name in chosen})
+        case ["member", "list"]:
+            return _members(call, list(healthy))
+        case ["endpoint", "status"]:
+            call.out(
+                "".join(
+                    f"https://{name}:2379, {_member_id(name)}, 3.5.16, 20 MB, {name == min(healthy)}\n"
+                    for name in healthy
+                )
+            )
+            return 0
+        case _:
+            call.err(f'Error: unknown command "{" ".join(words)}" for "etcdctl"\n')
+            return 1
+
+
+def _health(call: Call, healthy: dict[str, bool]) -> int:
+    for name, fine in healthy.items():
+        if fine:
+            call.out(f"https://{name}:2379 is healthy: successfully committed proposal: took = 2.1ms\n")
+        else:
+            call.err(f"https://{name}:2379 is unhealthy: failed to commit proposal: context deadline exceeded\n")
+    if all(healthy.values()):
+        return 0
+    call.err("Error: unhealthy cluster\n")
+    return 1
+
+
+def _members(call: Call, names: list[str]) -> int:
+    if "-w=json" in call.args or "--write-out=json" in call.args:
+        members = [{"ID": int(_member_id(name), 16), "name": name, "isLearner": False} for name in names]
+        call.out(json.dumps({"members": members}) + "\n")
+        return 0
+    for name in names:
+        call.out(f"{_member_id(name)}, started, {name}, https://{name}:2380, https://{name}:2379, false\n")
+    return 0
+
+
+def _member_id(name: str) -> str:
+    return f"{sum((i + 7) * 1_000_003 ** (i % 3) * b for i, b in enumerate(name.encode())):016x}"
+
+
+async def flock(call: Call) -> int:
+    """``flock [--nonblock] [--conflict-exit-code N] FILE COMMAND...``."""
+    words = list(call.args)
+    conflict, nonblock = 1, False
+    while words and words[0].startswith("-"):
+        word = words.pop(0)
+        if word in ("-n", "--nonblock", "--nb"):
+            nonblock = True
+        elif word in ("-E", "--conflict-exit-code") and words:
+            conflict = int(words.pop(0))
+        elif word not in ("-x", "--exclusive"):
+            return call.fail(f"unrecognized option '{word}'", 64)
+    if len(words) < 2:  # noqa: PLR2004 (a file and a command)
+        return call.fail("requires a file and a command", 64)
+    path, argv = words[0], tuple(words[1:])
+    if not call.is_root:
+        return call.fail(f"cannot open lock file {path}: Permission denied", 66)
+    held_by_fault = call.host.fault("host-lock-held")
+    if held_by_fault is not None:
+        call.host.machine.files["/run/nixkube-deploy.holder"] = held_by_fault.argument + "\n"
+    if held_by_fault is not None or path in call.host.flocks:
+        return conflict if nonblock else call.fail("would wait for ever", conflict)
+    call.host.machine.files.setdefault(path, "")
+    call.host.flocks.add(path)
+    try:
+        return await call.host.run_program(call.user, argv, call.streams, call.env)
+    finally:
+        call.host.flocks.discard(path)
+
+
+async def bootctl(call: Call) -> int:
+    """``bootctl status|list|set-oneshot|set-default|is-installed`` where systemd-boot is the loader."""
+    loader = call.host.machine.loader
+    if loader.kind != "systemd-boot":
+        call.err("systemd-boot not installed in ESP.\n")
+        return 1
+    words = [word for word in call.args if not word.startswith("-")]
+    match words:
+        case ["is-installed"]:
+            call.out("yes\n")
+            return 0
+        case [] | ["status"]:
+            call.out(f"Boot Loader:\n    Product: systemd-boot {RELEASE}\n")
+            call.out(f"Default Boot Loader Entry:\n    id: {_entry(loader.default)}\n")
+            return 0
+        case ["list"]:
+            for number in loader.entries:
+                marks = " (default)" if number == loader.default else ""
+                call.out(
+                    f"type: Boot Loader Specification Type #1 (.conf)\ntitle: NixOS{marks}\nid: {_entry(number)}\n\n"
+                )
+            return 0
+        case ["set-oneshot" | "set-default" as verb, entry]:
+            return _set_entry(call, verb, entry)
+        case _:
+            call.err(f"Unknown command verb {' '.join(words)}.\n")
+            return 1
+
+
+def _set_entry(call: Call, verb: str, entry: str) -> int:
+    loader = call.host.machine.loader
+    if not call.is_root:
+        call.err("Failed to set EFI variable: Permission denied\n")
+        return 1
+    by_name = {_entry(number): number for number in loader.entries}
+    number = by_name.get(entry if entry.endswith(".conf") else entry + ".conf")
+    if entry in ("", "@default"):
+        number = None if verb == "set-oneshot" else loader.default
+    elif entry == "@oneshot":
+        number = loader.one_shot
+    # The real one writes the variable without looking: an entry that does not exist falls through to the default.
+    if verb == "set-oneshot":
+        loader.one_shot = number
+    elif number is not None:
+        loader.default = number
+    call.host.setting.changed()
+    return 0
+
+
+def _entry(number: int | None) -> str:
+    return f"nixos-generation-{number}.conf"

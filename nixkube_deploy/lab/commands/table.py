@@ -1,0 +1,51 @@
+"""Which program name runs what. What a host is asked and is not here ends with 127, as on a real host."""
+
+from collections.abc import Mapping
+
+from nixkube_deploy.lab.commands import coreutils, facts, network, nix, privilege, switch, systemctl, systemd_run
+from nixkube_deploy.lab.host import Program
+
+PROGRAMS: Mapping[str, Program] = {
+    "[": facts.test,
+    "bash": coreutils.sh,
+    "bootctl": network.bootctl,
+    "cat": coreutils.cat,
+    "curl": network.curl,
+    "df": facts.df,
+    "doas": privilege.doas,
+    "echo": coreutils.echo,
+    "env": coreutils.env,
+    "etcdctl": network.etcdctl,
+    "false": coreutils.false,
+    "flock": network.flock,
+    "head": coreutils.head,
+    "hostname": facts.hostname,
+    "id": facts.identify,
+    "journalctl": systemctl.journalctl,
+    "ls": coreutils.ls,
+    "mkdir": coreutils.mkdir,
+    "nix": nix.nix,
+    "nix-collect-garbage": nix.nix_collect_garbage,
+    "nix-env": nix.nix_env,
+    "nix-store": nix.nix_store,
+    "nixos-version": nix.nixos_version,
+    "printf": coreutils.printf,
+    "pwd": facts.pwd,
+    "readlink": coreutils.readlink,
+    "rm": coreutils.rm,
+    "run0": privilege.run0,
+    "sh": coreutils.sh,
+    "sleep": coreutils.sleep,
+    "sudo": privilege.sudo,
+    "switch-to-configuration": switch.switch_to_configuration,
+    "sync": coreutils.sync,
+    "systemctl": systemctl.systemctl,
+    "systemd-run": systemd_run.systemd_run,
+    "tail": coreutils.tail,
+    "tee": coreutils.tee,
+    "test": facts.test,
+    "true": coreutils.true,
+    "uname": facts.uname,
+    "uptime": facts.uptime,
+    "whoami": facts.whoami,
+}
