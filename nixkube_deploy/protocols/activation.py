@@ -166,7 +166,7 @@ class _Change:
             "generation": back.generation,
             "boot_id": back.boot_id,
         }
-        await self._must("mkdir", "-p", STATE_DIRECTORY)
+        await self._must("mkdir", "-p", "-m", "0700", STATE_DIRECTORY)
         await self._must("tee", WAY_BACK_FILE, stdin=json.dumps(record, indent=2) + "\n")
         await self.patient.run("chmod", "0600", WAY_BACK_FILE, privileged=True)
 
