@@ -44,7 +44,7 @@ class SshShell:
         self,
         hosts: Mapping[HostName, Host],
         secrets: Callable[[SecretRef], Awaitable[Secret]],
-        limits: SshLimits = SshLimits(),
+        limits: SshLimits = SshLimits(),  # noqa: B008 (a frozen value)
     ) -> None:
         self._connections = Connections(hosts, limits)
         self._secrets = secrets
