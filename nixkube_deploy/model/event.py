@@ -32,6 +32,11 @@ class SkipCause(StrEnum):
     """No room in a disruption budget will ever come."""
     WINDOW = "window"
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the rollout's rules forbade it, so that work is left undone though nothing it needs failed."""
+        return self in {SkipCause.HALTED, SkipCause.BUDGET, SkipCause.WINDOW}
+
 
 class Outcome(StrEnum):
     """How a run ended."""

@@ -1,0 +1,136 @@
+"""Preflight: everything that can be known to be wrong before anything is touched, live but read-only."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import anyio
+
+from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
+from nixkube_deploy.app.world import World
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.facts import HostFacts
+from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.ports.nix import Evaluation
+from nixkube_deploy.ports.shell import Command
+
+STORE_FREE_MIN = 2 * 1024**3
+"""Bytes below which a closure is unlikely to fit beside the old one (a NixOS system is 1-3 GiB)."""
+
+BOOT_FREE_MIN = 64 * 1024**2
+"""Bytes a kernel and an initrd need on /boot."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was checked. ``failure`` is None when it is fine."""
+
+    subject: str
+    """A host's name, ``flake`` or ``cluster``."""
+    check: str
+    detail: str = ""
+    failure: Failure | None = None
+
+
+async def check_fleet(world: World, say: OnStep = silent) -> tuple[Finding, ...]:
+    """Everything, in one go; never stops at the first problem."""
+    found, findings = Survey(), []
+    evaluated: list[Finding] = []
+    privileges: dict[str, Finding] = {}
+
+    async def look() -> None:
+        nonlocal found
+        found = await survey(world, world.fleet.hosts.values(), say)
+
+    async def elevate(host: Host) -> None:
+        privileges[host.name] = await _privilege(world, host)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        group.start_soon(_flake, world, evaluated, say)
+    async with anyio.create_task_group() as group:
+        for name in found.facts:
+            group.start_soon(elevate, world.fleet.hosts[name])
+    findings += evaluated
+    findings += _cluster(world, found)
+    for host in world.fleet.hosts.values():
+        findings += _host(host, found)
+        if host.name in privileges:
+            findings.append(privileges[host.name])
+    return tuple(findings)
+
+
+async def _flake(world: World, findings: list[Finding], say: OnStep) -> None:
+    hosts = tuple(world.fleet.hosts.values())
+    try:
+        evaluation: Evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
+    except TaskError as error:
+        findings.append(Finding(subject="flake", check="evaluates", failure=error.failure))
+        return
+    dirty = " (dirty tree)" if evaluation.flake.dirty else ""
+    findings.append(Finding(subject="flake", check="evaluates", detail=f"{evaluation.flake.url}{dirty}"))
+    for host in hosts:
+        if failure := evaluation.failures.get(host.name):
+            findings.append(Finding(subject=host.name, check="evaluates", failure=failure))
+        elif (system := evaluation.hosts[host.name].system) != host.system:
+            failure = _wrong(f"the flake builds for {system}", expected=host.system, seen=system)
+            findings.append(Finding(subject=host.name, check="architecture", failure=failure))
+
+
+async def _privilege(world: World, host: Host) -> Finding:
+    name = f"becomes root ({host.privilege.value})"
+    try:
+        result = await world.shell.run(host, Command(argv=("id", "-u"), privileged=True))
+    except TaskError as error:
+        return Finding(subject=host.name, check=name, failure=error.failure)
+    if result.stdout.strip() == "0":
+        return Finding(subject=host.name, check=name)
+    failure = Failure(
+        kind=FailureKind.PRIVILEGE,
+        message=f"{host.name} does not become root",
+        expected="0",
+        seen=result.stdout.strip() or f"exit code {result.exit_code}",
+        evidence=result.tail(5),
+        next=f"set hosts.{host.name}.privilege: sudo (doas, run0), or ssh.user: root",
+    )
+    return Finding(subject=host.name, check=name, failure=failure)
+
+
+def _cluster(world: World, found: Survey) -> Iterator[Finding]:
+    if not world.fleet.cluster.distribution.has_kubelet:
+        return
+    yield Finding(subject="cluster", check="API answers", failure=found.cluster_problem)
+
+
+def _host(host: Host, found: Survey) -> Iterator[Finding]:
+    facts = found.facts.get(host.name)
+    if facts is None:
+        yield Finding(subject=host.name, check="reachable", failure=found.problems.get(host.name))
+        return
+    yield Finding(subject=host.name, check="reachable")
+    yield Finding(subject=host.name, check="architecture", detail=facts.system, failure=_architecture(host, facts))
+    if facts.runs_nixos:
+        yield Finding(subject=host.name, check="disk space", failure=_disk(facts))
+
+
+def _architecture(host: Host, facts: HostFacts) -> Failure | None:
+    if facts.system == host.system:
+        return None
+    return _wrong("the machine is of another architecture", expected=host.system, seen=facts.system)
+
+
+def _disk(facts: HostFacts) -> Failure | None:
+    for name, free, needed in (
+        ("/nix/store", facts.disk.store, STORE_FREE_MIN),
+        ("/boot", facts.disk.boot, BOOT_FREE_MIN),
+    ):
+        if free is not None and free < needed:
+            expected, seen = f"{needed // 1024**2} MiB free", f"{free // 1024**2} MiB free"
+            return _wrong(f"{name} is nearly full", expected, seen, FailureKind.DISK_FULL, "nix-collect-garbage -d")
+    return None
+
+
+def _wrong(
+    message: str, expected: str, seen: str, kind: FailureKind = FailureKind.PREFLIGHT, then: str = ""
+) -> Failure:
+    return Failure(kind=kind, message=message, expected=expected, seen=seen, next=then)

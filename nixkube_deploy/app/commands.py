@@ -1,0 +1,138 @@
+"""One function a command that changes things: open the world, call the rooms in order, say how it ended."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from nixkube_deploy.app.clock import SystemClock
+from nixkube_deploy.app.console import Console
+from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
+from nixkube_deploy.app.request import Request, Target, read_target
+from nixkube_deploy.app.saved import read_plan, refuse_moved
+from nixkube_deploy.app.state import state_directory
+from nixkube_deploy.app.survey import Survey, refuse_without_cluster, survey
+from nixkube_deploy.app.unfinished import CutOff, aims_at_the_same, find_cut_off, finish, supersede
+from nixkube_deploy.app.wiring import open_world
+from nixkube_deploy.app.world import World
+from nixkube_deploy.journal.file import lock_inventory
+from nixkube_deploy.journal.history import read, runs
+from nixkube_deploy.model.error import UsageError
+from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.rollout import Plan
+from nixkube_deploy.plan.prepared import Prepared
+from nixkube_deploy.plan.reboot import reboot as plan_reboot
+from nixkube_deploy.plan.rollback import rollback as plan_rollback
+from nixkube_deploy.plan.rollout import Choices
+
+
+@asynccontextmanager
+async def _at_work(request: Request) -> AsyncIterator[tuple[Target, World, Path]]:
+    """The inventory read, locked for this controller, and its world open."""
+    target, state = read_target(request), state_directory()
+    with lock_inventory(state, target.fleet.source, SystemClock()):
+        async with open_world(target.fleet) as world:
+            yield target, world, state
+
+
+async def plan(request: Request, console: Console) -> Plan:
+    """What ``apply`` would do. Takes no lock: it touches nothing."""
+    target = read_target(request)
+    async with open_world(target.fleet) as world:
+        return (await plan_rollout(request, target, world, console)).plan
+
+
+async def apply(request: Request, console: Console) -> Report:
+    """The main job. A run of this inventory that was cut off is finished first (docs/decisions/0006)."""
+    async with _at_work(request) as (target, world, state):
+        cut_off = None if request.fresh else find_cut_off(state, target.fleet.source)
+        if cut_off is not None:
+            return await _take_up(cut_off, request, target, world, state, console)
+        planned = await plan_rollout(request, target, world, console)
+        return await carry_out(planned, request, world, state, console)
+
+
+async def _take_up(
+    cut_off: CutOff, request: Request, target: Target, world: World, state: Path, console: Console
+) -> Report:
+    planned = await plan_rollout(request, target, world, console)
+    if aims_at_the_same(cut_off, planned):
+        return await finish(cut_off, world, state, console)
+    supersede(cut_off, state, console)
+    return await carry_out(planned, request, world, state, console)
+
+
+async def apply_saved(path: Path, console: Console) -> Report:
+    """Exactly a saved plan, or a refusal.
+
+    Raises:
+        Refused: the inventory, the flake or a host is no longer what was reviewed.
+    """
+    reviewed = read_plan(path)
+    request = Request(inventory=Path(reviewed.inventory))
+    async with _at_work(request) as (target, world, state):
+        busy = [world.fleet.hosts[h.host] for h in reviewed.hosts if h.wave is not None and h.host in world.fleet.hosts]
+        found = await survey(world, busy, console.say)
+        flake = await world.evaluator.state(world.fleet.flake)
+        refuse_without_cluster(found)
+        refuse_moved(reviewed, target.loaded, flake, found.facts, world)
+        prepared = Prepared(facts=found.facts, problems=found.problems, flake=flake)
+        return await carry_out(Planned(plan=reviewed, prepared=prepared), request, world, state, console)
+
+
+async def resume_only(request: Request, console: Console) -> Report:
+    """``apply --resume``: finish the inventory's unfinished run, or say that there is none."""
+    async with _at_work(request) as (target, world, state):
+        cut_off = find_cut_off(state, target.fleet.source)
+        if cut_off is None:
+            raise UsageError(f"no run of {target.fleet.source} was cut off", hint=f"deploy apply {request.inventory}")
+        return await finish(cut_off, world, state, console)
+
+
+async def resume(run: str | None, console: Console) -> Report:
+    """Finish ``run``, or the latest one that was cut off."""
+    state = state_directory()
+    candidates = [r for r in runs(state) if r.is_unfinished and (run is None or r.run == run)]
+    if not candidates:
+        what = f"run {run} is unknown or finished" if run else "no run was cut off"
+        raise UsageError(what, hint="deploy runs")
+    summary = candidates[0]
+    stored = read(state, summary.run)
+    async with _at_work(Request(inventory=Path(summary.inventory))) as (_, world, _state):
+        return await finish(CutOff(summary=summary, stored=stored), world, state, console)
+
+
+async def reboot(request: Request, needed: bool, console: Console) -> Report:
+    """Rolling reboots without a configuration change."""
+    async with _at_work(request) as (target, world, state):
+        found = await survey(world, world.fleet.hosts.values(), console.say)
+        prepared = await _surveyed(world, found)
+        hosts = frozenset(n for n, f in found.facts.items() if f.runs_nixos and (f.reboot_pending or not needed))
+        made = plan_reboot(world.fleet, prepared, hosts, Choices(digest=target.loaded.digest))
+        return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
+
+
+async def rollback(request: Request, to_run: str | None, console: Console) -> Report:
+    """Back to what each host ran before a run."""
+    async with _at_work(request) as (target, world, state):
+        targets = _before(state, target, to_run)
+        found = await survey(world, world.fleet.hosts.values(), console.say)
+        prepared = await _surveyed(world, found)
+        wanted = {name: path for name, path in targets.items() if name in world.fleet.hosts}
+        made = plan_rollback(world.fleet, prepared, wanted, Choices(digest=target.loaded.digest))
+        return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
+
+
+async def _surveyed(world: World, found: Survey) -> Prepared:
+    """What a plan without new closures is made from."""
+    refuse_without_cluster(found)
+    flake = await world.evaluator.state(world.fleet.flake)
+    return Prepared(facts=found.facts, problems=found.problems, flake=flake)
+
+
+def _before(state: Path, target: Target, to_run: str | None) -> dict[HostName, StorePath]:
+    mine = [r for r in runs(state) if r.inventory == target.fleet.source and (to_run is None or r.run == to_run)]
+    if not mine:
+        what = f"run {to_run} of this inventory is unknown" if to_run else "no run of this inventory is known"
+        raise UsageError(what, hint="deploy runs")
+    hosts = read(state, mine[0].run).plan.hosts
+    return {h.host: h.current for h in hosts if h.current is not None and h.wave is not None}

@@ -1,0 +1,124 @@
+"""The main job: prepare, plan, run. Everything that can be wrong is found before the first host is touched."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nixkube_deploy.app.clock import new_run_id
+from nixkube_deploy.app.console import Console
+from nixkube_deploy.app.execute import Execution, execute
+from nixkube_deploy.app.prepare import prepare
+from nixkube_deploy.app.request import Request, Target
+from nixkube_deploy.app.world import World
+from nixkube_deploy.inventory.select import select
+from nixkube_deploy.journal.file import open_journal
+from nixkube_deploy.model.error import Refused
+from nixkube_deploy.model.event import Outcome, Record
+from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.fleet import Fleet
+from nixkube_deploy.model.names import HostName, NodeName, RunId
+from nixkube_deploy.model.rollout import Plan
+from nixkube_deploy.plan.prepared import Prepared
+from nixkube_deploy.plan.rollout import Choices, rollout
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How a command over a fleet ended."""
+
+    plan: Plan
+    run: RunId | None = None
+    """None when there was nothing to do."""
+    outcome: Outcome = Outcome.CONVERGED
+    records: tuple[Record, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """The outcome's; 4 also when hosts were left out because of a problem."""
+        left_out = any(host.problem is not None for host in self.plan.hosts)
+        if self.outcome is Outcome.CONVERGED and left_out:
+            return Outcome.HALTED.exit_code
+        return self.outcome.exit_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A plan and what it was made from."""
+
+    plan: Plan
+    prepared: Prepared
+
+    @property
+    def nodes(self) -> dict[HostName, NodeName]:
+        """The Nodes found while preparing."""
+        return {name: f.node.name for name, f in self.prepared.facts.items() if f.node is not None}
+
+
+async def plan_rollout(request: Request, target: Target, world: World, console: Console) -> Planned:
+    """Everything ``apply`` would do, touching nothing.
+
+    Raises:
+        Refused: nothing could be evaluated, or the cluster does not answer.
+    """
+    prepared = await prepare(world, console.say)
+    choices = Choices(bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, digest=target.loaded.digest)
+    return Planned(plan=rollout(world.fleet, prepared, choices), prepared=prepared)
+
+
+async def carry_out(planned: Planned, request: Request, world: World, state: Path, console: Console) -> Report:
+    """Check the plan, ask, run it.
+
+    Raises:
+        Refused: too many hosts have problems, or the answer was no.
+        Locked: another controller is at work.
+    """
+    plan = planned.plan
+    refuse_on_problems(plan, world.fleet, request)
+    if not plan.changes_anything:
+        return Report(plan=plan)
+    if not console.approve(plan):
+        raise Refused("not approved; nothing was touched", hint="add --yes to skip the question")
+    run = new_run_id(world.clock.now(), random.SystemRandom())
+    return await run_plan(plan, run, planned.nodes, world, state, console)
+
+
+async def run_plan(
+    plan: Plan, run: RunId, nodes: dict[HostName, NodeName], world: World, state: Path, console: Console
+) -> Report:
+    """Execute a plan under its journal; a run id that is on disk already is taken up where it stopped."""
+    with open_journal(state, run, plan, world.clock) as ledger:
+        async with console.watch(plan, run) as sinks:
+            outcome = await execute(
+                Execution(
+                    graph=plan.graph,
+                    run=run,
+                    ledger=ledger,
+                    known_nodes=nodes,
+                    resolve=_resolver(world.fleet),
+                    sinks=sinks,
+                ),
+                world,
+            )
+        return Report(plan=plan, run=run, outcome=outcome, records=ledger.records())
+
+
+def _resolver(fleet: Fleet) -> Callable[[str], frozenset[HostName]]:
+    return lambda selector: select(selector, fleet)
+
+
+def refuse_on_problems(plan: Plan, fleet: Fleet, request: Request) -> None:
+    """More hosts with problems than ``max_failures`` allows and nothing is touched at all."""
+    problems = tuple((host.host, host.problem) for host in plan.hosts if host.problem is not None)
+    if request.skip_unreachable:
+        problems = tuple(p for p in problems if p[1].kind is not FailureKind.UNREACHABLE)
+    allowed = fleet.strategy.max_failures.of(len(fleet.hosts))
+    if fleet.strategy.on_failure.keeps_going or len(problems) <= allowed:
+        return
+    names = ",".join(f"!{name}" for name, _ in problems)
+    raise Refused(
+        f"{len(problems)} of {len(plan.hosts)} hosts cannot be deployed and max_failures is {allowed}; "
+        "nothing was touched",
+        hint=f"mend them, leave them out (--on '{names}'), or raise strategy.max_failures",
+        failures=tuple((str(name), failure) for name, failure in problems),
+    )

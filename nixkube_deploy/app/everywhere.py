@@ -1,0 +1,51 @@
+"""One command on many hosts at once (``deploy exec``)."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+
+from nixkube_deploy.app.world import World
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.ports.shell import Command, CommandResult
+
+HOSTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostOutput:
+    """What one host answered: a result, or why there is none."""
+
+    host: HostName
+    result: CommandResult | None = None
+    failure: Failure | None = None
+
+    @property
+    def ok(self) -> bool:
+        """The command ran and exited with 0."""
+        return self.result is not None and self.result.ok
+
+
+async def run_everywhere(
+    world: World, command: Command, on_output: Callable[[HostOutput], None]
+) -> tuple[HostOutput, ...]:
+    """Run ``command`` on every selected host; outputs are handed over as they come, returned in inventory order."""
+    outputs: dict[HostName, HostOutput] = {}
+    limiter = anyio.CapacityLimiter(HOSTS_AT_ONCE)
+
+    async def run_on(host: Host) -> None:
+        async with limiter:
+            try:
+                output = HostOutput(host=host.name, result=await world.shell.run(host, command))
+            except TaskError as error:
+                output = HostOutput(host=host.name, failure=error.failure)
+        outputs[host.name] = output
+        on_output(output)
+
+    async with anyio.create_task_group() as group:
+        for host in world.fleet.hosts.values():
+            group.start_soon(run_on, host)
+    return tuple(outputs[name] for name in world.fleet.hosts)

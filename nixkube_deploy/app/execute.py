@@ -1,0 +1,109 @@
+"""Run one graph in one world: ledger, locks, signals, eyes. Used by apply, resume, rollback and reboot alike."""
+
+import os
+import random
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from nixkube_deploy.app.hostlocks import HostLocks
+from nixkube_deploy.app.nodes import NodeDirectory
+from nixkube_deploy.app.perform import Performer
+from nixkube_deploy.app.world import World
+from nixkube_deploy.engine.limits import Limits
+from nixkube_deploy.engine.run import Run, RunWorld
+from nixkube_deploy.model.action import SwitchConfiguration
+from nixkube_deploy.model.event import Outcome
+from nixkube_deploy.model.names import HostName, NodeName, RunId
+from nixkube_deploy.model.task import TaskGraph
+from nixkube_deploy.ports.ledger import Ledger
+from nixkube_deploy.ports.sink import Sink
+from nixkube_deploy.protocols.gate import GateWorld
+from nixkube_deploy.protocols.lease import hold_lease
+
+LEASE_NAME = "nixkube-deploy"
+"""The cluster-wide lock: a coordination.k8s.io Lease of this name in kube-system."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """What to run and who watches."""
+
+    graph: TaskGraph
+    run: RunId
+    ledger: Ledger
+    known_nodes: Mapping[HostName, NodeName]
+    resolve: Callable[[str], frozenset[HostName]]
+    """Selector to hosts, for command gates."""
+    sinks: tuple[Sink, ...] = ()
+    limits: Limits = Limits()
+
+
+async def execute(execution: Execution, world: World) -> Outcome:
+    """Run the graph to its end.
+
+    Raises:
+        Locked: another controller holds the cluster's lease.
+        BaseException: a bug in an effect, after the run was drained and the journal closed.
+    """
+    async with AsyncExitStack() as stack:
+        if world.cluster is not None:
+            holder = f"{os.environ.get('USER', 'root')}@{socket.gethostname()}:{execution.run}"
+            await stack.enter_async_context(hold_lease(world.cluster, world.clock, LEASE_NAME, holder))
+        locks = await stack.enter_async_context(HostLocks(world.shell, execution.run))
+        run = _assemble(execution, world, locks)
+        await stack.enter_async_context(_signals(run))
+        return await run()
+
+
+def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
+    nodes = NodeDirectory(world, dict(execution.known_nodes))
+    performer = Performer(
+        world=world,
+        run=execution.run,
+        nodes=nodes,
+        locks=locks,
+        gate_world=GateWorld(
+            shell=world.shell,
+            cluster=world.cluster,
+            web=world.web,
+            clock=world.clock,
+            node_of=nodes.known,
+            hosts=world.fleet.hosts,
+            resolve=execution.resolve,
+            distribution=world.fleet.cluster.distribution,
+        ),
+        switches={a.host: a for t in execution.graph.values() if isinstance(a := t.action, SwitchConfiguration)},
+    )
+    run_world = RunWorld(
+        clock=world.clock,
+        random=random.Random(),  # noqa: S311 (jitter, not a secret)
+        limits=execution.limits,
+        sinks=execution.sinks,
+        run=execution.run,
+    )
+    return Run(execution.graph, performer, execution.ledger, run_world)
+
+
+@asynccontextmanager
+async def _signals(run: Run) -> AsyncIterator[None]:
+    """First SIGINT or SIGTERM drains, the second cancels."""
+    async with anyio.create_task_group() as group:
+        group.start_soon(_listen, run)
+        yield
+        group.cancel_scope.cancel()
+
+
+async def _listen(run: Run) -> None:
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        count = 0
+        async for received in signals:
+            count += 1
+            if count == 1:
+                run.drain(f"{received.name} received")
+            else:
+                run.cancel()

@@ -1,0 +1,166 @@
+"""Actions to effects: one exhaustive match, the only place that knows both sides. It holds no policy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import assert_never
+
+from nixkube_deploy.app.hostlocks import HostLocks
+from nixkube_deploy.app.nodes import NodeDirectory
+from nixkube_deploy.app.world import World
+from nixkube_deploy.engine.run import Attempt, Done
+from nixkube_deploy.model.action import (
+    ConfirmActivation,
+    CopyClosure,
+    CordonNode,
+    DrainNode,
+    InstallNixos,
+    OpenGate,
+    ProveHost,
+    RebootHost,
+    RollBack,
+    Soak,
+    Stage,
+    SwitchConfiguration,
+    SwitchMode,
+    UncordonNode,
+    WayBack,
+)
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import HostName, RunId
+from nixkube_deploy.model.task import Task
+from nixkube_deploy.ports.activator import Activation
+from nixkube_deploy.ports.cluster import Cluster
+from nixkube_deploy.protocols import disruption, reboot
+from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
+
+NOTHING = Done(changed=False)
+DEAD_MAN_MARGIN = 300.0
+"""Seconds beyond the gate's own deadline before a host takes itself back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Performer:
+    """Performs tasks in one world for one run."""
+
+    world: World
+    run: RunId
+    nodes: NodeDirectory
+    locks: HostLocks
+    gate_world: GateWorld
+    switches: Mapping[HostName, SwitchConfiguration]
+    """Each host's own switch in this graph; a host another run left half done has none."""
+
+    async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
+        """Do it; every arm is safe to repeat after a crash."""
+        match task.action:
+            case Stage():
+                return NOTHING
+            case CopyClosure(host=name, closure=path):
+                return Done(changed=await self.world.store.copy(path, self._host(name), attempt.report))
+            case InstallNixos(host=name):
+                await self.world.installer.install(self._host(name), task.action, attempt.report)
+                return Done()
+            case CordonNode(host=name):
+                return await self._cordon(self._host(name))
+            case DrainNode(host=name):
+                return await self._drain(self._host(name), task.action, attempt)
+            case SwitchConfiguration():
+                return await self._switch(task.action, attempt)
+            case RebootHost():
+                return await self._reboot(task.action, task.timeout, attempt)
+            case ProveHost(host=name):
+                warnings = await reboot.prove(self.world.shell, self._host(name), task.action)
+                return Done(detail="; ".join(warnings))
+            case OpenGate():
+                return await self._gate(task.action, attempt)
+            case ConfirmActivation():
+                return await self._confirm(task.action)
+            case UncordonNode(host=name):
+                return await self._uncordon(self._host(name))
+            case Soak(host=name):
+                await soak(self.gate_world, self._host(name), task.action, attempt.report)
+                return Done()
+            case RollBack():
+                return await self._roll_back(task.action, attempt)
+            case _:
+                assert_never(task.action)
+
+    def _host(self, name: HostName) -> Host:
+        return self.world.fleet.hosts[name]
+
+    def _cluster(self) -> Cluster:
+        assert self.world.cluster is not None, "a plan with Nodes is only made when the cluster answered"
+        return self.world.cluster
+
+    async def _cordon(self, host: Host) -> Done:
+        await self.locks.ensure(host)
+        node = await self.nodes.find(host)
+        return Done(changed=await disruption.cordon(self._cluster(), node, self.run), detail=node)
+
+    async def _drain(self, host: Host, action: DrainNode, attempt: Attempt) -> Done:
+        node = await self.nodes.find(host)
+        evicted = await disruption.drain(
+            self._cluster(), self.world.clock, node, action.options, self.run, attempt.report
+        )
+        return Done(changed=evicted > 0, detail=f"{evicted} pods evicted")
+
+    async def _uncordon(self, host: Host) -> Done:
+        node = await self.nodes.find(host)
+        freed = await disruption.uncordon(self._cluster(), node, self.run)
+        return Done(changed=freed, detail="" if freed else "stays cordoned, as it was before the run")
+
+    async def _switch(self, action: SwitchConfiguration, attempt: Attempt) -> Done:
+        host = self._host(action.host)
+        await self.locks.ensure(host)
+        activation = self._activation(host, action)
+        activated = await self.world.activators[action.activator].activate(activation, attempt.report)
+        detail = "; ".join((action.mode.value, *activated.warnings))
+        return Done(changed=activated.changed, detail=detail)
+
+    def _activation(self, host: Host, action: SwitchConfiguration) -> Activation:
+        return Activation(
+            run=self.run,
+            host=host,
+            closure=action.closure,
+            mode=action.mode,
+            way_back=action.way_back,
+            flake=self.world.fleet.flake,
+            node_units=self.world.fleet.cluster.distribution.node_units,
+            dead_man=self.world.fleet.gates.kubelet.timeout + DEAD_MAN_MARGIN,
+        )
+
+    async def _reboot(self, action: RebootHost, deadline: float, attempt: Attempt) -> Done:
+        host = self._host(action.host)
+        self.locks.release(host)
+        changed = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
+        return Done(changed=changed)
+
+    async def _gate(self, action: OpenGate, attempt: Attempt) -> Done:
+        host = self._host(action.host)
+        if action.expect_node:
+            await self.nodes.wait_for(host, action.gates.kubelet.timeout / 2)
+        return Done(detail=await open_gate(self.gate_world, host, action, attempt.report))
+
+    async def _confirm(self, action: ConfirmActivation) -> Done:
+        host = self._host(action.host)
+        await self.locks.ensure(host)
+        switch = self.switches.get(host.name) or _finished(action, host)
+        await self.world.activators[switch.activator].confirm(self._activation(host, switch))
+        return Done()
+
+    async def _roll_back(self, action: RollBack, attempt: Attempt) -> Done:
+        host = self._host(action.host)
+        await self.locks.ensure(host)
+        await reboot.roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
+        return Done(detail=f"back on {action.way_back.system}")
+
+
+def _finished(action: ConfirmActivation, host: Host) -> SwitchConfiguration:
+    """The switch a dead run made on this host: it is where it should be, so the way back is to stay."""
+    return SwitchConfiguration(
+        host=host.name,
+        closure=action.closure,
+        mode=SwitchMode.SWITCH,
+        activator=host.activation,
+        way_back=WayBack(system=action.closure, booted=None, generation=None, boot_id=""),
+    )

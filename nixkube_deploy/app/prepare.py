@@ -1,0 +1,74 @@
+"""Facts, closures and problems of a whole selection: probe, evaluate and build, with no disruption anywhere."""
+
+from dataclasses import dataclass
+
+import anyio
+
+from nixkube_deploy.app.survey import OnStep, Survey, refuse_without_cluster, silent, survey
+from nixkube_deploy.app.world import World
+from nixkube_deploy.model.closure import Evaluated
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.plan.prepared import Prepared
+from nixkube_deploy.ports.nix import Built, Evaluation
+
+
+@dataclass(slots=True)
+class _Halves:
+    """What the two concurrent halves of the preparation leave behind."""
+
+    survey: Survey | None = None
+    evaluation: Evaluation | None = None
+
+
+async def prepare(world: World, say: OnStep = silent) -> Prepared:
+    """Probe and evaluate at the same time, then build what is missing.
+
+    Raises:
+        Refused: the cluster does not answer.
+        TaskError: nothing at all could be evaluated.
+    """
+    hosts, halves = tuple(world.fleet.hosts.values()), _Halves()
+
+    async def look() -> None:
+        halves.survey = await survey(world, hosts, say)
+
+    async def think() -> None:
+        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
+        say(f"evaluated {len(halves.evaluation.hosts)} of {len(hosts)} hosts")
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(look)
+        group.start_soon(think)
+    assert halves.survey is not None
+    assert halves.evaluation is not None
+    refuse_without_cluster(halves.survey)
+    built = await _build(world, halves.survey, halves.evaluation, say)
+    return Prepared(
+        facts=halves.survey.facts,
+        closures=built.closures,
+        problems=_first_problem(hosts, halves.survey, halves.evaluation, built),
+        flake=halves.evaluation.flake,
+        voters=frozenset(h.name for h in world.fleet.hosts.values() if h.role.is_control_plane),
+    )
+
+
+async def _build(world: World, found: Survey, evaluation: Evaluation, say: OnStep) -> Built:
+    wanted: list[Evaluated] = [e for name, e in evaluation.hosts.items() if name in found.facts]
+    bare = frozenset(name for name, facts in found.facts.items() if not facts.runs_nixos)
+    built = await world.store.build(world.fleet.flake, wanted, bare, say)
+    say(f"built {len(built.closures)} of {len(wanted)} closures")
+    return built
+
+
+def _first_problem(
+    hosts: tuple[Host, ...], found: Survey, evaluation: Evaluation, built: Built
+) -> dict[HostName, Failure]:
+    problems: dict[HostName, Failure] = {}
+    for host in hosts:
+        for source in (found.problems, evaluation.failures, built.failures):
+            if host.name in source:
+                problems[host.name] = source[host.name]
+                break
+    return problems

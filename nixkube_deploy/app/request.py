@@ -1,0 +1,94 @@
+"""What the user asked for, parsed once by the command line; and the fleet it leaves."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from nixkube_deploy.inventory.load import Loaded, load_fleet
+from nixkube_deploy.inventory.select import select
+from nixkube_deploy.model.error import UsageError
+from nixkube_deploy.model.fleet import Fleet, Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.strategy import HostPolicy, Limit, OnFailure, RebootPolicy, Strategy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """Strategy settings from the command line; None leaves the inventory's."""
+
+    canary: int | None = None
+    max_unavailable: Limit | None = None
+    max_failures: Limit | None = None
+    on_failure: OnFailure | None = None
+    reboot: RebootPolicy | None = None
+    no_drain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One command over one inventory."""
+
+    inventory: Path
+    on: str | None = None
+    """Selector, None for every host."""
+    overrides: Overrides = Overrides()
+    bootstrap: bool = False
+    yes_wipe: frozenset[HostName] = frozenset()
+    skip_unreachable: bool = False
+    fresh: bool = False
+    """Do not take up an unfinished run; plan anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """The inventory as loaded, and the part of the fleet that was asked for, with overrides applied."""
+
+    loaded: Loaded
+    fleet: Fleet
+
+
+def read_target(request: Request) -> Target:
+    """Load, select, override.
+
+    Raises:
+        UsageError: the inventory or the selector is wrong, or selects nothing.
+    """
+    loaded = load_fleet(request.inventory)
+    fleet = _override(loaded.fleet, request.overrides)
+    if request.on is not None:
+        chosen = select(request.on, fleet)
+        if not chosen:
+            raise UsageError(f"--on {request.on!r} selects no host", hint=f"deploy check {request.inventory}")
+        fleet = fleet.only(chosen)
+    return Target(loaded=loaded, fleet=fleet)
+
+
+def _override(fleet: Fleet, overrides: Overrides) -> Fleet:
+    strategy, groups = fleet.strategy, fleet.groups
+    if overrides.max_unavailable is not None:
+        groups = {name: replace(group, max_unavailable=None) for name, group in groups.items()}
+    return replace(
+        fleet,
+        strategy=_override_strategy(strategy, overrides),
+        groups=groups,
+        hosts={name: _override_host(host, overrides) for name, host in fleet.hosts.items()},
+    )
+
+
+def _override_strategy(strategy: Strategy, overrides: Overrides) -> Strategy:
+    return replace(
+        strategy,
+        canary=strategy.canary if overrides.canary is None else overrides.canary,
+        max_unavailable=overrides.max_unavailable or strategy.max_unavailable,
+        max_failures=overrides.max_failures or strategy.max_failures,
+        on_failure=overrides.on_failure or strategy.on_failure,
+        host=_override_policy(strategy.host, overrides),
+    )
+
+
+def _override_host(host: Host, overrides: Overrides) -> Host:
+    return replace(host, policy=_override_policy(host.policy, overrides))
+
+
+def _override_policy(policy: HostPolicy, overrides: Overrides) -> HostPolicy:
+    drain = replace(policy.drain, enabled=False) if overrides.no_drain else policy.drain
+    return replace(policy, drain=drain, reboot=overrides.reboot or policy.reboot)

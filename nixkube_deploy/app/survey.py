@@ -1,0 +1,90 @@
+"""What is: probe every host at once and match hosts to Nodes. Touches nothing."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from nixkube_deploy.app.world import World
+from nixkube_deploy.model.cluster import Node
+from nixkube_deploy.model.error import Refused, TaskError
+from nixkube_deploy.model.facts import HostFacts
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.protocols.nodes import match_nodes, node_facts
+from nixkube_deploy.protocols.probe import probe
+
+PROBES_AT_ONCE = 64
+"""Key exchanges cost the controller CPU; more at once only makes each slower."""
+
+OnStep = Callable[[str], None]
+"""Receives one line of progress for people."""
+
+
+def silent(_line: str) -> None:
+    """Progress nobody wants."""
+
+
+@dataclass(slots=True)
+class Survey:
+    """Facts of the hosts that answered, failures of those that did not."""
+
+    facts: dict[HostName, HostFacts] = field(default_factory=dict)
+    problems: dict[HostName, Failure] = field(default_factory=dict)
+    cluster_problem: Failure | None = None
+    """Why the cluster could not be asked; None also for plain hosts."""
+
+
+async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> Survey:
+    """Probe ``hosts`` in parallel, then ask the cluster once."""
+    found, hosts = Survey(cluster_problem=world.cluster_problem), tuple(hosts)
+    limiter = anyio.CapacityLimiter(PROBES_AT_ONCE)
+    distribution = world.fleet.cluster.distribution
+
+    async def ask(host: Host) -> None:
+        async with limiter:
+            try:
+                found.facts[host.name] = await probe(world.shell, host, distribution)
+            except TaskError as error:
+                found.problems[host.name] = error.failure
+
+    async with anyio.create_task_group() as group:
+        for host in hosts:
+            group.start_soon(ask, host)
+    say(f"probed {len(found.facts)} of {len(hosts)} hosts")
+    try:
+        await _add_nodes(world, found)
+    except TaskError as error:
+        found.cluster_problem = error.failure
+    return found
+
+
+async def _add_nodes(world: World, found: Survey) -> None:
+    cluster = world.cluster
+    if cluster is None or not found.facts:
+        return
+    nodes = match_nodes(found.facts, world.fleet.hosts, await cluster.nodes())
+
+    async def add(name: HostName, node: Node) -> None:
+        facts = replace(node_facts(node), csi_drivers=await cluster.csi_drivers(node.name))
+        found.facts[name] = replace(found.facts[name], node=facts)
+
+    async with anyio.create_task_group() as group:
+        for name, node in nodes.items():
+            group.start_soon(add, name, node)
+
+
+def refuse_without_cluster(found: Survey) -> None:
+    """A Kubernetes fleet whose API does not answer is not touched, unless none of it runs NixOS yet.
+
+    Raises:
+        Refused: with what the API or the kubeconfig said.
+    """
+    if found.cluster_problem is None or not any(facts.runs_nixos for facts in found.facts.values()):
+        return
+    raise Refused(
+        "the Kubernetes API does not answer, so nothing could be drained or gated; nothing was touched",
+        hint="kubectl get nodes; or cluster.distribution: none for plain NixOS hosts",
+        failures=(("cluster", found.cluster_problem),),
+    )

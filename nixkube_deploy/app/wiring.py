@@ -1,0 +1,115 @@
+"""Concrete backends behind the ports: the only file that names them."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from nixkube_deploy.app.clock import SystemClock
+from nixkube_deploy.app.secrets import resolve_secret
+from nixkube_deploy.app.world import World
+from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
+from nixkube_deploy.backends.kubernetes.connect import open_cluster
+from nixkube_deploy.backends.kubernetes.kubeconfig import (
+    KubeconfigText,
+    inline_files,
+    referenced_files,
+    rewrite_server,
+)
+from nixkube_deploy.backends.nix.cli import NixCli
+from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
+from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
+from nixkube_deploy.backends.process.local import LocalProcesses
+from nixkube_deploy.backends.ssh.options import OpensshOptions
+from nixkube_deploy.backends.ssh.shell import SshShell
+from nixkube_deploy.backends.web.get import ThreadedWeb
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.fleet import Activator, Fleet, Host
+from nixkube_deploy.ports.cluster import Cluster
+from nixkube_deploy.ports.shell import Command, Shell
+from nixkube_deploy.protocols.activation import NativeActivator
+
+
+@asynccontextmanager
+async def open_world(fleet: Fleet) -> AsyncIterator[World]:
+    """Connect the fleet's ports to the real world; everything is closed with the block.
+
+    Nothing is contacted yet, unless the kubeconfig must be fetched from a control-plane host.
+    """
+    async with AsyncExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
+        clock = SystemClock()
+        shell = await stack.enter_async_context(SshShell(fleet.hosts, resolve_secret))
+        processes, options = LocalProcesses(), OpensshOptions(fleet.hosts, directory / "ssh")
+        nix = NixCli(processes, options, shell, program=_program("NIXKUBE_NIX", "nix"), environ=os.environ)
+        rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
+        anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
+        cluster, problem = await _cluster(fleet, shell, clock, stack)
+        yield World(
+            fleet=fleet,
+            clock=clock,
+            shell=shell,
+            evaluator=nix,
+            store=nix,
+            activators={
+                Activator.NATIVE: NativeActivator(shell, clock),
+                Activator.NIXOS_REBUILD: NixosRebuildActivator(processes, shell, options, program=rebuild),
+                Activator.DEPLOY_RS: DeployRsActivator(processes, shell, options, _program("NIXKUBE_DEPLOY_RS", "")),
+            },
+            installer=NixosAnywhere(processes, options, program=anywhere),
+            web=ThreadedWeb(),
+            cluster=cluster,
+            cluster_problem=problem,
+        )
+
+
+def _program(variable: str, default: str) -> str:
+    return os.environ.get(variable) or default
+
+
+async def _cluster(
+    fleet: Fleet, shell: Shell, clock: SystemClock, stack: AsyncExitStack
+) -> tuple[Cluster | None, Failure | None]:
+    if not fleet.cluster.distribution.has_kubelet:
+        return None, None
+    try:
+        source = fleet.cluster.kubeconfig or await _fetch_kubeconfig(fleet, shell)
+        cluster = await stack.enter_async_context(open_cluster(source, fleet.cluster.context, clock=clock))
+    except TaskError as error:
+        return None, error.failure
+    return cluster, None
+
+
+async def _fetch_kubeconfig(fleet: Fleet, shell: Shell) -> KubeconfigText:
+    """An admin kubeconfig from the first control-plane host that has one, fit for use from here."""
+    path = fleet.cluster.distribution.admin_kubeconfig
+    assert path is not None, "plain hosts have no cluster"
+    seen: list[str] = []
+    for host in fleet.hosts.values():
+        if not host.role.is_control_plane:
+            continue
+        try:
+            text = await _cat(shell, host, path)
+            contents = {name: await _cat(shell, host, name) for name in referenced_files(text)}
+        except TaskError as error:
+            seen.append(f"{host.name}: {error.failure.message}")
+            continue
+        return KubeconfigText(rewrite_server(inline_files(text, contents), host.address))
+    raise TaskError(
+        Failure(
+            kind=FailureKind.CLUSTER,
+            message=f"no control-plane host has a readable {path}",
+            expected="cluster.kubeconfig in the inventory, or that file on a control-plane host",
+            evidence=tuple(seen) or ("the inventory has no control-plane host",),
+            next="set cluster.kubeconfig",
+        )
+    )
+
+
+async def _cat(shell: Shell, host: Host, path: str) -> str:
+    result = await shell.run(host, Command(argv=("cat", path), privileged=True))
+    if not result.ok:
+        raise TaskError(Failure(kind=FailureKind.CLUSTER, message=f"cannot read {path}", evidence=result.tail(3)))
+    return result.stdout

@@ -1,0 +1,56 @@
+"""``deploy apply``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixkube_deploy.cli.options import (
+    events_option,
+    json_option,
+    log_option,
+    make_request,
+    on_option,
+    run_async,
+    strategy_options,
+    yes_option,
+)
+
+
+@click.command()
+@click.argument("inventory", metavar="INVENTORY|PLAN.json", type=click.Path(path_type=Path))
+@on_option
+@strategy_options
+@click.option("--bootstrap", is_flag=True, help="Install NixOS on hosts that do not run it.")
+@click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@click.option("--fresh", is_flag=True, help="Plan anew instead of finishing a run that was cut off.")
+@click.option("--resume", is_flag=True, help="Only finish a run that was cut off; do nothing when there is none.")
+@yes_option
+@json_option
+@events_option
+@log_option
+def command(inventory: Path, on: str | None, **options: Any) -> int:
+    """Bring every selected host to the configuration its flake says.
+
+    Probes, evaluates and builds first; then, wave by wave inside the disruption budget: cordon, drain, switch or
+    reboot, prove, gate, uncordon. A run that was cut off is taken up where it stopped. With a saved plan, exactly
+    those store paths and waves, refused when the world has moved.
+
+    \b
+    deploy apply inventory.yaml
+    deploy apply inventory.yaml --on '@workers&zone=a' --max-unavailable 2
+    deploy plan inventory.yaml -o plan.json && deploy apply plan.json
+    """
+    from nixkube_deploy.app.commands import apply, apply_saved, resume_only
+    from nixkube_deploy.app.saved import is_plan
+    from nixkube_deploy.cli.console import open_console
+
+    yes, as_json, events, log = (options.pop(key) for key in ("yes", "as_json", "events", "log"))
+    only_resume = options.pop("resume")
+    console = open_console(yes=yes, as_json=as_json, events=events, log=log)
+    if is_plan(inventory):
+        report = run_async(apply_saved, inventory, console)
+    else:
+        request = make_request(inventory, on, **options)
+        report = run_async(resume_only if only_resume else apply, request, console)
+    return console.conclude(report)

@@ -1,0 +1,39 @@
+"""``deploy check``."""
+
+from pathlib import Path
+
+import click
+
+from nixkube_deploy.cli.options import inventory_argument, json_option, make_request, on_option, run_async
+
+
+@click.command()
+@inventory_argument
+@on_option
+@click.option("--explain", metavar="HOST", help="Print each effective setting of HOST and where it comes from.")
+@click.option("--static", is_flag=True, help="Only read the inventory; connect to nothing.")
+@json_option
+def command(inventory: Path, on: str | None, explain: str | None, static: bool, as_json: bool) -> int:
+    """Check the inventory, the flake and every host, before anything is touched.
+
+    Exits 0 when everything is fine, 2 when the inventory is wrong, 3 when a check failed.
+
+    \b
+    deploy check inventory.yaml
+    deploy check inventory.yaml --static
+    deploy check inventory.yaml --explain w1
+    """
+    from nixkube_deploy.app.views import check, check_static, explain_host
+    from nixkube_deploy.cli.console import open_console
+
+    if explain is not None:
+        click.echo(explain_host(inventory, explain))
+        return 0
+    console = open_console(as_json=as_json)
+    request = make_request(inventory, on)
+    if static:
+        click.echo(check_static(request))
+        return 0
+    findings = run_async(check, request, console)
+    console.show_findings(findings)
+    return 3 if any(finding.failure for finding in findings) else 0

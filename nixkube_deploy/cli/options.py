@@ -1,0 +1,87 @@
+"""Options that several commands share, and how text becomes the values ``app`` wants."""
+
+import functools
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from nixkube_deploy.app.request import Request
+    from nixkube_deploy.model.strategy import Limit
+
+F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
+
+inventory_argument = click.argument("inventory", type=click.Path(path_type=Path))
+
+on_option = click.option(
+    "--on", metavar="SELECTOR", help="Only these hosts: web-1, @workers, zone=a, 'w*', '!x'; ',' is or, '&' is and."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on standard output.")
+yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting.")
+events_option = click.option(
+    "--events", metavar="FILE|-", help="Write the typed event stream as JSON lines to FILE, or '-' for stdout."
+)
+log_option = click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="Write JSON logs to FILE.")
+
+
+def strategy_options(function: F) -> F:
+    """The strategy's knobs that a command line may turn for one run."""
+    decorators = (
+        click.option("--canary", type=click.IntRange(min=0), help="Hosts in the first wave."),
+        click.option("--max-unavailable", metavar="N|P%", help="Hosts of a group that may be down at once."),
+        click.option("--max-failures", metavar="N|P%", help="Failed hosts after which nothing new is started."),
+        click.option(
+            "--on-failure", type=click.Choice(["rollback", "halt", "continue"]), help="What to do about a failed host."
+        ),
+        click.option("--reboot", type=click.Choice(["auto", "never", "always"]), help="Whether to reboot."),
+        click.option("--no-drain", is_flag=True, help="Do not cordon and drain nodes."),
+        click.option(
+            "--skip-unreachable", is_flag=True, help="Go on without hosts that do not answer (they use up the budget)."
+        ),
+    )
+    return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+
+def parse_limit(text: str | None, option: str) -> "Limit | None":
+    """``2`` or ``25%``.
+
+    Raises:
+        UsageError: anything else.
+    """
+    if text is None:
+        return None
+    from nixkube_deploy.model.error import UsageError
+    from nixkube_deploy.model.strategy import Limit
+
+    digits = text.removesuffix("%")
+    if not digits.isascii() or not digits.isdigit():
+        raise UsageError(f"{option}: {text!r} is neither a number nor a percentage", hint=f"{option} 2, {option} 25%")
+    return Limit(int(digits), percent=text.endswith("%"))
+
+
+def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Request":
+    """The request behind a command's options; unknown ones are a bug."""
+    from nixkube_deploy.app.request import Overrides, Request
+    from nixkube_deploy.model.names import HostName
+    from nixkube_deploy.model.strategy import OnFailure, RebootPolicy
+
+    overrides = Overrides(
+        canary=options.pop("canary", None),
+        max_unavailable=parse_limit(options.pop("max_unavailable", None), "--max-unavailable"),
+        max_failures=parse_limit(options.pop("max_failures", None), "--max-failures"),
+        on_failure=OnFailure(value) if (value := options.pop("on_failure", None)) else None,
+        reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,
+        no_drain=options.pop("no_drain", False),
+    )
+    wipe = frozenset(HostName(name) for name in options.pop("yes_wipe", ()))
+    return Request(inventory=inventory, on=on, overrides=overrides, yes_wipe=wipe, **options)
+
+
+def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
+    """Run the conductor. asyncio, because asyncssh speaks it."""
+    import anyio
+
+    return anyio.run(function, *arguments, backend="asyncio")

@@ -1,0 +1,55 @@
+"""``deploy plan``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixkube_deploy.cli.options import (
+    inventory_argument,
+    json_option,
+    make_request,
+    on_option,
+    run_async,
+    strategy_options,
+)
+
+
+@click.command()
+@inventory_argument
+@on_option
+@strategy_options
+@click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")
+@click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the plan for deploy apply PLAN.json.")
+@click.option("--graph", type=click.Choice(["mermaid", "dot"]), help="Print the task graph instead.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes (as terraform plan).")
+@json_option
+def command(inventory: Path, on: str | None, **options: Any) -> int:
+    """Show everything apply would do, per host: class, reasons, waves, risks. Touches nothing.
+
+    \b
+    deploy plan inventory.yaml
+    deploy plan inventory.yaml --graph mermaid > plan.mmd
+    deploy plan inventory.yaml -o plan.json && deploy apply plan.json
+    """
+    import json
+
+    from nixkube_deploy.app.commands import plan
+    from nixkube_deploy.app.saved import write_plan
+    from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.model.graph_codec import plan_to_plain
+    from nixkube_deploy.plan.explain import describe, dot, mermaid
+
+    output, graph, detailed, as_json = (options.pop(k) for k in ("output", "graph", "detailed_exitcode", "as_json"))
+    made = run_async(plan, make_request(inventory, on, **options), open_console())
+    if output is not None:
+        write_plan(made, output)
+        click.echo(f"saved to {output}; run exactly this with: deploy apply {output}", err=True)
+    if as_json:
+        click.echo(json.dumps(plan_to_plain(made)))
+    elif graph is not None:
+        click.echo(mermaid(made) if graph == "mermaid" else dot(made))
+    else:
+        click.echo(describe(made))
+    return 2 if detailed and made.changes_anything else 0

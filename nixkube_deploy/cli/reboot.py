@@ -1,0 +1,41 @@
+"""``deploy reboot``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nixkube_deploy.cli.options import (
+    events_option,
+    inventory_argument,
+    json_option,
+    log_option,
+    make_request,
+    on_option,
+    run_async,
+    strategy_options,
+    yes_option,
+)
+
+
+@click.command()
+@inventory_argument
+@on_option
+@click.option("--needed/--all", "needed", default=True, help="Only hosts whose booted kernel is not the current one.")
+@strategy_options
+@yes_option
+@json_option
+@events_option
+@log_option
+def command(inventory: Path, on: str | None, needed: bool, **options: Any) -> int:
+    """Reboot hosts in rolling waves: same drain, same gates, same budget as apply. Changes no configuration.
+
+    \b
+    deploy reboot inventory.yaml
+    deploy reboot inventory.yaml --all --on zone=b --max-unavailable 1
+    """
+    from nixkube_deploy.app.commands import reboot
+    from nixkube_deploy.cli.console import open_console
+
+    console = open_console(**{key: options.pop(key) for key in ("yes", "as_json", "events", "log")})
+    return console.conclude(run_async(reboot, make_request(inventory, on, **options), needed, console))

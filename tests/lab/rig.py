@@ -1,0 +1,88 @@
+"""One embedded lab and the product in front of it, as a person would use both: by their command lines."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Rig:
+    """A running lab in ``directory``; ``deploy`` runs the product against it."""
+
+    directory: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def inventory(self) -> Path:
+        return self.directory / "inventory.yaml"
+
+    @property
+    def flake(self) -> Path:
+        return self.directory / "flake"
+
+    def lab(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return run([sys.executable, "-m", "nixkube_deploy.lab", *arguments, "--dir", str(self.directory)], None, check)
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-m", "nixkube_deploy", *map(str, arguments)]
+
+    def deploy(self, *arguments: str | Path, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+        return run(self.command(*arguments), self.environment, check=False, timeout=timeout)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def state(self) -> dict:
+        return json.loads(self.lab("status", "--json").stdout)
+
+    def machines(self) -> dict[str, dict]:
+        machines = self.state()["machines"]
+        return machines if isinstance(machines, dict) else {m["name"]: m for m in machines}
+
+
+def run(
+    argv: list[str], environment: dict[str, str] | None, check: bool = True, timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=timeout
+    )
+    assert done.returncode == 0 or not check, f"{argv}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+@contextmanager
+def a_lab(directory: Path, inventory: str | Path, *arguments: str) -> Iterator[Rig]:
+    """A lab for the length of the block. ``arguments`` go to ``nixkube-lab up``."""
+    rig = Rig(directory / "lab")
+    rig.lab("up", str(ROOT / "inventories" / inventory), *arguments)
+    try:
+        rig.environment = {
+            **os.environ,
+            **environment_of(rig.directory / "env"),
+            "NIXKUBE_DEPLOY_STATE": str(directory / "state"),
+            "NO_COLOR": "1",
+        }
+        yield rig
+    finally:
+        rig.lab("down", check=False)
+
+
+def environment_of(path: Path) -> dict[str, str]:
+    """What sourcing the lab's ``env`` file would export."""
+    script = f". {path} && env -0"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    return dict(item.split("=", 1) for item in done.stdout.split("\0") if item)
