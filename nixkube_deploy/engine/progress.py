@@ -5,39 +5,17 @@ The same events always give the same decisions; there is deliberately no await, 
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 from nixkube_deploy.engine.sections import Sections
 from nixkube_deploy.model import event
 from nixkube_deploy.model.action import RollBack
+from nixkube_deploy.model.decision import Skip, Start, Wait
 from nixkube_deploy.model.event import Outcome, SkipCause, Verdict
 from nixkube_deploy.model.names import HostName, TaskId, name_some
 from nixkube_deploy.model.task import Task, TaskGraph
 
-REFUSALS = frozenset({SkipCause.HALTED, SkipCause.BUDGET, SkipCause.WINDOW})
-"""Skips that leave something undone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run it now."""
-
-
-@dataclass(frozen=True, slots=True)
-class Skip:
-    """It will not run; ``text`` says why, for people."""
-
-    cause: SkipCause
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Not now."""
-
-    reason: str
-
+__all__ = ["Progress", "Skip", "Start", "Wait"]
 
 _START = Start()
 _NOT_NEEDED = Skip(SkipCause.NOT_NEEDED, "nothing failed that it would answer")
@@ -135,7 +113,7 @@ class Progress:
             return Outcome.INTERRUPTED
         failed = [self.graph[t] for t, settled in self.settled.items() if settled.verdict is Verdict.FAILED]
         if not failed:
-            refused = any(settled.skip in REFUSALS for settled in self.settled.values())
+            refused = any(s.skip is not None and s.skip.is_refusal for s in self.settled.values())
             return Outcome.HALTED if refused else Outcome.CONVERGED
         ways_back = [task for task in self.graph.values() if isinstance(task.action, RollBack)]
         taken_back = {task.host for task in ways_back if self.settled[task.id].verdict.went_well} - self._sections.open
@@ -155,8 +133,9 @@ class Progress:
                 self._ready.append(dependent)
         if host is None:
             return
-        if settled.skip in REFUSALS:
-            self._refuse(host, Skip(settled.skip, settled.detail))
+        if settled.skip is not None and settled.skip.is_refusal:
+            self._sections.closed.discard(host)
+            self._refused.setdefault(host, Skip(settled.skip, settled.detail))
         self._unsettled[host] -= 1
         if not self._unsettled[host]:
             exits = [self.settled[t] for t in self.graph.sections[host].exits if t in self.settled]
@@ -203,10 +182,6 @@ class Progress:
         for host in self._sections.dismiss():
             if refusal is None:  # Nothing runs, so whoever holds the place keeps it.
                 refusal = Skip(SkipCause.BUDGET, f"{self.why(self._parked[host][0])}, and nothing left can change that")
-            self._refuse(host, refusal)
+            self._refused[host] = refusal
             self._ready.extend(self._parked.pop(host))
         return True
-
-    def _refuse(self, host: HostName, refusal: Skip) -> None:
-        self._sections.closed.discard(host)
-        self._refused.setdefault(host, refusal)

@@ -37,7 +37,7 @@ class Sections:
         self.open: set[HostName] = set()
         self._unavailable: set[HostName] = set()
         for host in graph.rules.unhealthy:
-            self._occupy(host)
+            self._mark(host, unavailable=True)
 
     def obstacle(self, host: HostName) -> Obstacle | None:
         """Why the host's section may not open now. A host that is unavailable already costs nothing more."""
@@ -78,7 +78,7 @@ class Sections:
             return None
         _, host = heappop(min(with_room))
         self.closed.discard(host)
-        self._occupy(host)
+        self._mark(host, unavailable=True)
         return host
 
     def dismiss(self) -> list[HostName]:
@@ -86,6 +86,7 @@ class Sections:
         waves = [wave for wave, classes in self._waiting.items() if any(classes.values())]
         queue = min(queue for queue in self._waiting[min(waves)].values() if queue)
         dismissed = [host for _, host in queue]
+        self.closed.difference_update(dismissed)
         queue.clear()
         return dismissed
 
@@ -93,7 +94,7 @@ class Sections:
         """A task of the section started: it is open, whatever the rules would say now."""
         self.closed.discard(host)
         self.open.add(host)
-        self._occupy(host)
+        self._mark(host, unavailable=True)
 
     def settled(self, host: HostName, *, went_well: bool, failed: bool) -> None:
         """All tasks of the section settled. It closes when it went well or never opened; else it stays open.
@@ -108,18 +109,15 @@ class Sections:
         healthy = went_well and not failed if host in self._rules.unhealthy else went_well or host not in self.open
         if went_well:
             self.open.discard(host)
-        if healthy and host in self._unavailable:
-            self._unavailable.discard(host)
-            self._count(host, -1)
+        if healthy:
+            self._mark(host, unavailable=False)
 
-    def _occupy(self, host: HostName) -> None:
-        if host not in self._unavailable:
-            self._unavailable.add(host)
-            self._count(host, 1)
-
-    def _count(self, host: HostName, step: int) -> None:
+    def _mark(self, host: HostName, *, unavailable: bool) -> None:
+        if (host in self._unavailable) is unavailable:
+            return
+        self._unavailable ^= {host}
         for index in self._budgets.get(host, ()):
-            self._used[index] += step
+            self._used[index] += 1 if unavailable else -1
         if (domain := self._rules.domains.get(host)) is not None:
-            self._domains[domain] += step
-            self._domains += Counter()  # Keeps only those that are not whole.
+            self._domains[domain] += 1 if unavailable else -1
+            self._domains += Counter()  # Keeps only domains that are not whole.

@@ -1,4 +1,4 @@
-"""How a run lies on disk: one file of JSON lines, a header and then records. Bytes and values only; no file is opened."""
+"""How a run lies on disk: one file of JSON lines, a header and then records. Opens no file itself."""
 
 import json
 import re
@@ -16,6 +16,9 @@ from nixkube_deploy.model.rollout import Plan
 
 VERSION = 1
 """Version of the journal's shape; a journal of another version is refused, never guessed at."""
+
+
+_OBJECTS = tuple[dict, ...]  # type: ignore[type-arg]  # The codec looks at the bare type.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +39,7 @@ class Header:
     def task_hosts(self) -> list[str | None]:
         """The host of every task, without decoding the plan. Raises CodecError when it was tampered with."""
         graph = from_plain(dict, self.plain_plan.get("graph"), "$.plan.graph")
-        tasks = from_plain(tuple[dict, ...], graph.get("tasks"), "$.plan.graph.tasks")
+        tasks: tuple[dict[str, Any], ...] = from_plain(_OBJECTS, graph.get("tasks"), "$.plan.graph.tasks")
         return [from_plain(str | None, task.get("host"), "$.plan.graph.tasks.host") for task in tasks]
 
 

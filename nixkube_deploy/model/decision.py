@@ -1,0 +1,28 @@
+"""What may be done about a task now: the engine's answer, as values that can be shown and compared."""
+
+from dataclasses import dataclass
+
+from nixkube_deploy.model.event import SkipCause
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Run it now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """It will not run; ``text`` says why, for people."""
+
+    cause: SkipCause
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Not now."""
+
+    reason: str
+
+
+Decision = Start | Skip | Wait
