@@ -39,6 +39,7 @@ class Sshd:
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     """Every connection ever authenticated, dead ones too."""
     handshakes: int = 0
+    """Clients that are authenticating right now."""
     most_at_once: int = 0
 
     def host(self, name: str = "w1", **ssh: object) -> Host:
@@ -65,8 +66,11 @@ class _Server(asyncssh.SSHServer):
 
     def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
         self.conn = conn
+
+    def begin_auth(self, username: str) -> bool:
         self.sshd.handshakes += 1
         self.sshd.most_at_once = max(self.sshd.most_at_once, self.sshd.handshakes)
+        return True
 
     def auth_completed(self) -> None:
         self.sshd.connections.append(self.conn)
@@ -78,13 +82,18 @@ class _Server(asyncssh.SSHServer):
 
 @asynccontextmanager
 async def scripted_sshd(
-    directory: Path, programs: dict[str, Program] | None = None, *, name: str = "sshd", user: str = "root"
+    directory: Path,
+    programs: dict[str, Program] | None = None,
+    *,
+    name: str = "sshd",
+    user: str = "root",
+    host_key: object = None,
 ) -> AsyncIterator[Sshd]:
     """A server in this process. A command without a program gets 127; ``sh -c`` runs a real shell."""
-    host_key = asyncssh.generate_private_key("ssh-ed25519")
+    own_key = asyncssh.generate_private_key("ssh-ed25519")
     identity = directory / f"{name}-key"
     write_key(identity)
-    sshd = Sshd(port=0, host_key=public_line(host_key), identity_file=str(identity), user=user)
+    sshd = Sshd(port=0, host_key=public_line(own_key), identity_file=str(identity), user=user)
     table = {**PROGRAMS, **(programs or {})}
 
     async def serve(process: Process) -> None:
@@ -107,7 +116,7 @@ async def scripted_sshd(
         "127.0.0.1",
         0,
         server_factory=lambda: _Server(sshd),
-        server_host_keys=[host_key],
+        server_host_keys=[host_key or own_key],
         authorized_client_keys=asyncssh.import_authorized_keys((directory / f"{name}-key.pub").read_text()),
         process_factory=serve,
         encoding=None,
@@ -248,7 +257,7 @@ PROGRAMS: dict[str, Program] = {
 def write_key(path: Path, passphrase: str | None = None) -> asyncssh.SSHKey:
     """A new private key in ``path`` (0600) and its public half beside it."""
     key = asyncssh.generate_private_key("ssh-ed25519", comment="test")
-    key.write_private_key(path, passphrase=passphrase)
+    key.write_private_key(path, "openssh" if passphrase is None else "pkcs8-pem", passphrase=passphrase)
     path.chmod(0o600)
     key.write_public_key(f"{path}.pub")
     return key
@@ -266,6 +275,11 @@ class Wire:
     port: int = 0
     frozen: bool = False
     accepted: int = 0
+    silenced: int = 0
+
+    def silence(self) -> None:
+        """Connections so far carry nothing more; new ones work. So looks a host that lost its state in a reboot."""
+        self.silenced = self.accepted
 
 
 @asynccontextmanager
@@ -273,19 +287,21 @@ async def wire(port: int, *, frozen: bool = False) -> AsyncIterator[Wire]:
     """A wire to a port on loopback."""
     state = Wire(frozen=frozen)
     tasks: set[asyncio.Task[None]] = set()
+    writers: list[asyncio.StreamWriter] = []
 
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def pump(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if not state.frozen:
+                if not state.frozen and number > state.silenced:
                     writer.write(data)
         writer.close()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         state.accepted += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.extend((writer, far_writer))
         for ends in ((reader, far_writer), (far_reader, writer)):
-            task = asyncio.ensure_future(pump(*ends))
+            task = asyncio.ensure_future(pump(state.accepted, *ends))
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
@@ -297,7 +313,9 @@ async def wire(port: int, *, frozen: bool = False) -> AsyncIterator[Wire]:
         server.close()
         for task in list(tasks):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*tasks, *(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
 # OpenSSH.

@@ -191,7 +191,7 @@ class Connections:
     async def _make_room(self, slot: Slot) -> None:
         """Reserve a place, closing the idle connection that was not used for longest; wait when none is idle."""
         self._open.pop(_key(slot.hops), None)
-        while self._crowded():
+        while not slot.is_jump and self._crowded():
             idle = next((kept for kept in self._open.values() if not kept.users and not kept.is_jump), None)
             if idle is not None:
                 await self._close(idle)

@@ -45,6 +45,8 @@ class _Client(asyncssh.SSHClient):
         self.trust = trust
         self.refused: asyncssh.SSHKey | None = None
         self.accepted: asyncssh.SSHKey | None = None
+        self.allowed: tuple[str, ...] = ()
+        """Empty: the host does not let anybody in with a key."""
         self.connection: asyncssh.SSHClientConnection | None = None
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
@@ -53,11 +55,16 @@ class _Client(asyncssh.SSHClient):
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked only for a key that is not recorded."""
         del host, addr, port  # The trust knows which hop this is.
-        if self.trust.accepts(key):
+        if self.trust.accepts_new():
             self.accepted = key
             return True
         self.refused = key
         return False
+
+    def public_key_auth_requested(self) -> None:
+        """Asked for more keys when all were refused: the moment to see what the host allows."""
+        if self.connection is not None:
+            self.allowed = tuple(self.connection.get_server_auth_methods())
 
 
 async def dial(hop: Hop, via: Via | None, handshakes: anyio.Semaphore) -> asyncssh.SSHClientConnection:
@@ -210,9 +217,8 @@ def _denied(hop: Hop, client: _Client, arguments: dict[str, Any]) -> TaskError:
     options = asyncssh.SSHClientConnectionOptions(**arguments)
     keys = tuple(_key_name(pair, hop) for pair in options.client_keys or ())
     locked = hop.ssh.identity_file if hop.ssh.identity_file and not keys else None
-    allowed = tuple(client.connection.get_server_auth_methods()) if client.connection else ()
     agent = options.agent_path if options.agent_path and Path(options.agent_path).exists() else None
-    return failures.denied(hop, Tried(keys=keys, agent=agent, locked=locked, allowed=allowed))
+    return failures.denied(hop, Tried(keys=keys, agent=agent, locked=locked, allowed=client.allowed))
 
 
 def _key_name(pair: asyncssh.SSHKeyPair, hop: Hop) -> str:

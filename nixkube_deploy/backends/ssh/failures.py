@@ -22,7 +22,7 @@ class Tried:
     locked: str | None = None
     """A key file that is encrypted and was not used."""
     allowed: tuple[str, ...] = ()
-    """Methods the host offered."""
+    """Methods the host allows; empty when a key is none of them."""
 
 
 def unreachable(hop: Hop, via: Hop | None, what: str, *, advice: str = "", transient: bool = True) -> Unreachable:
@@ -74,12 +74,12 @@ def denied(hop: Hop, tried: Tried) -> TaskError:
     """Nobody let us in."""
     offered = list(tried.keys)
     offered.append(f"the keys of the agent at {tried.agent}" if tried.agent else "no agent (SSH_AUTH_SOCK is not used)")
-    methods = f"; the host allows {', '.join(tried.allowed)}" if tried.allowed else ""
+    methods = f"; the host allows {', '.join(tried.allowed)}" if tried.allowed else "; the host allows no key at all"
     key = hop.ssh.identity_file or "~/.ssh/id_ed25519"
     advice = f"put {key}.pub into users.users.{hop.user}.openssh.authorizedKeys.keys of the host, or change ssh.user"
     if tried.locked is not None:
         advice = f"ssh-add {tried.locked}  # the key is encrypted and the agent does not hold it"
-    if tried.allowed and "publickey" not in tried.allowed:
+    if not tried.allowed:
         advice = "on the host: services.openssh.settings.PubkeyAuthentication = true;"
     return TaskError(
         Failure(

@@ -109,10 +109,10 @@ class Trust:
         every = dict.fromkeys([*preferred, *get_default_public_key_algs()])
         return [alg.decode("ascii") for alg in every]
 
-    def accepts(self, key: asyncssh.SSHKey) -> bool:
-        """Whether a key that is not recorded may be taken at its word: first contact, and only when asked."""
+    def accepts_new(self) -> bool:
+        """Whether a key that is not recorded may be taken at its word: at first contact, and only when asked."""
         wanted = self.hop.ssh.host_key_policy is HostKeyPolicy.ACCEPT_NEW
-        return wanted and self.pinned is None and not self.expected() and key not in self._revoked()
+        return wanted and self.pinned is None and not self.expected()
 
     def _revoked(self) -> Sequence[asyncssh.SSHKey]:
         return self.match(self.hop.lookup, "", None)[2]
@@ -124,8 +124,9 @@ class Trust:
         words = ", ".join(fingerprint(key) for key in expected)
         if self.pinned is not None:
             return self._failure("shows another host key than the one pinned in the inventory", words, shown, _REPIN)
-        if seen is not None and seen in self._revoked():
-            return self._failure("shows a revoked host key", "a key that is not revoked", shown, "")
+        if "revoked" in reason:  # asyncssh refuses these itself, without showing the key.
+            revoked = ", ".join(fingerprint(key) for key in self._revoked())
+            return self._failure("shows a revoked host key", "a key that is not revoked", revoked, _REVOKED)
         if expected:
             file = self.hop.known_hosts[0] if self.hop.known_hosts else "known_hosts"
             return self._failure("shows another host key than before", words, shown, _FORGET.format(file=file))
@@ -151,6 +152,7 @@ _FORGET: Final = (
     "if the machine was reinstalled: ssh-keygen -R 'LOOKUP' -f {file}, then verify the new key; "
     "else somebody may be in between"
 )
+_REVOKED: Final = "the `@revoked` line in known_hosts says that this key is lost: give the machine a new one"
 _PIN: Final = (
     "compare with `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on its console, then write into the inventory: "
     'ssh: {{host_key: "{line}"}}'

@@ -4,6 +4,7 @@ It knows nothing of privilege, of reconnecting or of what the command means.
 """
 
 import signal
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -132,8 +133,9 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._send(request.stdin)
 
     def _send(self, stdin: str | None) -> None:
-        if stdin and self._channel is not None and not self.ended.is_set():
-            self._channel.write(stdin.encode())
+        if stdin and self._channel is not None:
+            with suppress(BrokenPipeError):  # It ended without reading; its exit code tells the rest.
+                self._channel.write(stdin.encode())
 
     async def spoke_or_ended(self) -> None:
         """Wait for the first line, or for the end without one."""
@@ -141,8 +143,9 @@ class Session(asyncssh.SSHClientSession[bytes]):
 
     def end_of_input(self) -> None:
         """Tell the command that no more input comes."""
-        if self._channel is not None and not self.ended.is_set():
-            self._channel.write_eof()
+        if self._channel is not None:
+            with suppress(BrokenPipeError):
+                self._channel.write_eof()
 
     def close(self) -> None:
         """Let go of the channel. The remote process may live on; nobody assumes otherwise."""
