@@ -69,10 +69,15 @@ def generation(answer: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def os_id(answer: str) -> str:
-    """``ID`` of os-release."""
-    match = re.search(r"^ID=[\"']?([a-z0-9._-]+)", answer, re.MULTILINE)
-    return match[1] if match else ""
+def os_release(key: str) -> Callable[[str], str]:
+    """The reader of one value of os-release."""
+    line = re.compile(rf"^{key}=[\"']?([a-z0-9._-]+)", re.MULTILINE)
+
+    def read(answer: str) -> str:
+        match = line.search(answer)
+        return match[1] if match else ""
+
+    return read
 
 
 def free_bytes(answer: str) -> int | None:
@@ -106,7 +111,8 @@ FAILED_UNITS: Final = Fact(name="failed_units", command=systemd_units("--failed"
 OUR_UNITS: Final = "--all 'nixkube-deploy-*'"
 
 _MACHINE: Final = (
-    Fact(name="os_id", command="cat /etc/os-release", read=os_id),
+    Fact(name="os_id", command="cat /etc/os-release", read=os_release("ID")),
+    Fact(name="variant", command="cat /etc/os-release", read=os_release("VARIANT_ID")),
     Fact(name="machine_id", command="cat /etc/machine-id", read=machine_id),
     Fact(name="boot_id", command="cat /proc/sys/kernel/random/boot_id", read=boot_id),
     Fact(name="machine", command="uname -m", read=word),

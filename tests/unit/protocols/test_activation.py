@@ -1,0 +1,417 @@
+"""The native activator against one scripted NixOS host: every exit code, every loss, every way to find it half done."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from trio.testing import MockClock
+
+from nixkube_deploy.model.action import SwitchMode, WayBack
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.names import RunId
+from nixkube_deploy.ports.activator import Activated, Activation
+from nixkube_deploy.protocols.activation import WAY_BACK_FILE, NativeActivator
+from nixkube_deploy.protocols.transient import dead_man_name, unit_name
+from tests.builders import a_host, store_path
+from tests.fakes.clock import LoopClock
+from tests.fakes.nixos import BOOT_1, NixosHost, Switch, Unit, broken
+from tests.fakes.shell import FakeShell
+
+OLD, NEW = store_path("nixos-system-w1-old"), store_path("nixos-system-w1-new")
+RUN = RunId("20261122T204931Z-3fa9")
+SWITCH_UNIT = unit_name("switch", RUN, NEW)
+BOOT_UNIT = unit_name("boot", RUN, NEW)
+TIMER = dead_man_name(RUN, NEW) + ".timer"
+HOST = a_host("w1")
+INHIBITED = Switch(code=1, says=("Pre-switch check 'switchInhibitors' failed",))
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+def an_activation(mode: SwitchMode = SwitchMode.SWITCH, **fields: object) -> Activation:
+    activation = Activation(
+        run=RUN,
+        host=HOST,
+        closure=NEW,
+        mode=mode,
+        way_back=WayBack(system=OLD, booted=OLD, generation=41, boot_id=BOOT_1),
+        flake="/flake",
+        node_units=frozenset({"k3s.service"}),
+    )
+    return replace(activation, **fields)  # type: ignore[arg-type]
+
+
+async def activate(shell: FakeShell, activation: Activation | None = None) -> Activated:
+    return await NativeActivator(shell, LoopClock()).activate(activation or an_activation())
+
+
+async def failure_of(shell: FakeShell, activation: Activation | None = None) -> Failure:
+    with pytest.raises(TaskError) as caught:
+        await activate(shell, activation)
+    return caught.value.failure
+
+
+# --- it goes well ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_switch_records_arms_sets_the_profile_and_runs_in_that_order():
+    host = NixosHost(OLD)
+    shell = host.shell()
+    assert await activate(shell) == Activated(changed=True)
+    programs = [line.split()[0] for line in shell.lines()]
+    steps = [p for p in programs if p in {"tee", "systemd-run", "nix-env"}]
+    assert steps == ["tee", "systemd-run", "nix-env", "systemd-run"]
+    assert host.current == host.profile == NEW
+
+
+async def test_the_way_back_is_on_the_host_before_the_change():
+    host = NixosHost(OLD)
+    await activate(host.shell())
+    record = json.loads(host.files[WAY_BACK_FILE])
+    assert record["system"] == OLD
+    assert (record["generation"], record["boot_id"], record["run"]) == (41, BOOT_1, RUN)
+
+
+async def test_the_dead_man_timer_stays_armed_until_confirmed():
+    host = NixosHost(OLD)
+    await activate(host.shell())
+    assert list(host.timers) == [TIMER]
+    assert f"systemctl stop {SWITCH_UNIT}; nix-env -p" in host.timers[TIMER][-1]
+
+
+async def test_what_was_read_is_cleaned_up():
+    host = NixosHost(OLD)
+    await activate(host.shell())
+    assert host.units == {}
+
+
+async def test_a_slow_switch_is_followed_to_its_end():
+    host = NixosHost(OLD, switches=[Switch(looks=40)])
+    assert (await activate(host.shell())).changed
+
+
+async def test_boot_mode_arms_no_timer_and_leaves_the_running_system():
+    host = NixosHost(OLD)
+    assert await activate(host.shell(), an_activation(SwitchMode.BOOT)) == Activated(changed=True)
+    assert (host.current, host.loader, host.timers) == (OLD, NEW, {})
+
+
+async def test_a_host_that_is_there_already_is_left_alone():
+    host = NixosHost(NEW)
+    shell = host.shell()
+    assert await activate(shell) == Activated(changed=False)
+    assert len(shell.ran) == 1
+
+
+async def test_boot_mode_is_done_only_when_the_closure_was_booted():
+    host = NixosHost(NEW, booted=OLD)
+    assert (await activate(host.shell(), an_activation(SwitchMode.BOOT))).changed
+    host = NixosHost(NEW)
+    assert not (await activate(host.shell(), an_activation(SwitchMode.BOOT))).changed
+
+
+async def test_privileged_commands_are_exactly_those_that_change_or_read_protected_things():
+    shell = NixosHost(OLD, switches=[Switch(code=4, says=("warning: the following units failed: a.service",))]).shell()
+    await activate(shell)
+    privileged = {ran.argv[0] for ran in shell.ran if ran.command.privileged}
+    assert privileged == {"mkdir", "tee", "chmod", "systemd-run", "nix-env", "systemctl", "journalctl"}
+    assert not any(ran.command.privileged for ran in shell.ran if ran.argv[:2] == ("systemctl", "show"))
+
+
+# --- exit codes ------------------------------------------------------------------------------------------------------
+
+
+async def test_failed_units_that_are_not_the_nodes_are_warnings():
+    says = ("activating...", "warning: the following units failed: logrotate.service, a.service")
+    host = NixosHost(OLD, switches=[Switch(code=4, says=says)])
+    activated = await activate(host.shell())
+    assert activated.warnings == ("logrotate.service failed to start", "a.service failed to start")
+
+
+async def test_a_failed_kubelet_is_a_unit_failure():
+    says = ("warning: the following units failed: k3s.service",)
+    failure = await failure_of(NixosHost(OLD, switches=[Switch(code=4, says=says)]).shell())
+    assert failure.kind is FailureKind.UNIT
+    assert "k3s.service" in failure.message
+    assert "takes it back" in failure.did
+
+
+async def test_failed_units_are_asked_of_systemd_when_the_output_does_not_name_them():
+    host = NixosHost(OLD, switches=[Switch(code=4)], failed=("k3s.service",))
+    assert (await failure_of(host.shell())).kind is FailureKind.UNIT
+
+
+async def test_exit_code_100_means_a_reboot_and_disarms_the_timer():
+    host = NixosHost(OLD, switches=[Switch(code=100)])
+    activated = await activate(host.shell())
+    assert activated.needs_reboot
+    assert host.timers == {}
+
+
+async def test_an_inhibitor_turns_the_switch_into_boot():
+    host = NixosHost(OLD, switches=[INHIBITED])
+    activated = await activate(host.shell())
+    assert activated.needs_reboot
+    assert (host.current, host.loader, host.profile, host.timers) == (OLD, NEW, NEW, {})
+
+
+async def test_a_failed_pre_switch_check_is_an_activation_failure_with_evidence():
+    failure = await failure_of(
+        NixosHost(OLD, switches=[Switch(code=1, says=("Failed to install bootloader",))]).shell()
+    )
+    assert failure.kind is FailureKind.ACTIVATION
+    assert failure.evidence == ("Failed to install bootloader",)
+    assert not failure.transient
+
+
+async def test_a_failed_activation_script_is_a_failure_though_the_system_may_have_changed():
+    host = NixosHost(OLD, switches=[Switch(code=2, says=("Activation script snippet 'etc' failed (1)",))])
+    host.switches[0].at_end = lambda: setattr(host, "current", NEW)
+    failure = await failure_of(host.shell())
+    assert "the activation script failed" in failure.message
+    assert f"/run/current-system is {NEW}" in failure.seen
+
+
+async def test_a_held_lock_is_transient_and_leaves_nothing_in_the_way_of_the_next_attempt():
+    host = NixosHost(OLD, switches=[Switch(code=11, says=("Could not acquire lock",))])
+    shell = host.shell()
+    failure = await failure_of(shell)
+    assert failure.kind is FailureKind.LOCKED
+    assert failure.transient
+    assert (await activate(shell)).changed
+
+
+async def test_a_killed_switch_has_no_exit_code():
+    failure = await failure_of(NixosHost(OLD, switches=[Switch(code=None)]).shell())
+    assert failure.kind is FailureKind.ACTIVATION
+    assert failure.exit_code is None
+    assert "signal" in failure.seen
+
+
+async def test_exit_code_0_is_not_believed_when_the_host_runs_something_else():
+    host = NixosHost(OLD)
+    other = store_path("other")
+    host.switches = [Switch(at_end=lambda: setattr(host, "current", other))]
+    failure = await failure_of(host.shell())
+    assert other in failure.seen
+
+
+async def test_boot_mode_reports_a_loader_that_cannot_be_written():
+    host = NixosHost(OLD, switches=[Switch(code=1, says=("No space left on device",))])
+    failure = await failure_of(host.shell(), an_activation(SwitchMode.BOOT))
+    assert failure.kind is FailureKind.ACTIVATION
+    assert "next boot" in failure.expected
+
+
+async def test_the_journal_is_asked_again_when_it_lags_behind():
+    host = NixosHost(OLD, switches=[INHIBITED])
+    shell = host.shell().answers("journalctl", stdout="-- No entries --\n", times=1)
+    assert (await activate(shell)).needs_reboot
+
+
+# --- losses ----------------------------------------------------------------------------------------------------------
+
+
+def every_loss() -> list[tuple[str, tuple[str, ...]]]:
+    steps: list[tuple[str, ...]] = [("mkdir",), ("tee",), ("systemd-run",), ("nix-env",), ("systemctl", "show")]
+    steps += [("systemctl", "stop"), ("systemctl", "reset-failed")]
+    return [(" ".join(step), step) for step in steps]
+
+
+@pytest.mark.parametrize(("_name", "step"), every_loss(), ids=[name for name, _ in every_loss()])
+@pytest.mark.parametrize("done", [True, False], ids=["done on the host", "never reached the host"])
+async def test_a_connection_lost_at_any_step_is_made_again_and_the_switch_happens_once(_name, step, done):
+    host = NixosHost(OLD, switches=[Switch(looks=3), Switch(code=2)])
+    shell = host.shell()
+    shell.loses(*step, first=(lambda _h, command: host.answer(command)) if done else None)
+    assert (await activate(shell)).changed
+    assert host.current == NEW
+    assert len(host.switches) == 1
+    assert list(host.timers) == [TIMER]
+
+
+@pytest.mark.parametrize(("done", "starts"), [(True, 1), (False, 2)], ids=["it ran", "it never reached the host"])
+async def test_a_lost_start_is_repeated_only_when_it_never_reached_the_host(done, starts):
+    host = NixosHost(OLD)
+    shell = host.shell()
+    first = (lambda _h, command: host.answer(command)) if done else None
+    shell.loses("systemd-run", f"--unit={SWITCH_UNIT}", first=first)
+    assert (await activate(shell)).changed
+    assert switches_started(shell) == starts
+
+
+async def test_a_host_that_never_answers_again_ends_as_outcome_unknown_and_is_taken_up_later():
+    host = NixosHost(OLD, switches=[Switch(looks=2)])
+    shell = host.shell()
+    shell.answers("systemctl", "show", with_=broken(lambda: shell.unreachable("w1")), times=1)
+    failure = await failure_of(shell)
+    assert failure.kind is FailureKind.OUTCOME_UNKNOWN
+    assert failure.transient
+    shell.reachable("w1")
+    assert (await activate(shell)).changed
+    assert switches_started(shell) == 1
+
+
+async def test_an_unreachable_host_fails_at_once_because_nothing_was_done():
+    shell = NixosHost(OLD).shell()
+    shell.unreachable("w1")
+    assert (await failure_of(shell)).kind is FailureKind.UNREACHABLE
+
+
+async def test_a_reboot_in_the_middle_is_judged_by_what_came_up():
+    for into, kind in ((NEW, None), (OLD, FailureKind.FELL_BACK)):
+        host = NixosHost(OLD, switches=[Switch(looks=50)])
+        shell = host.shell()
+        shell.answers("systemctl", "show", with_=broken(lambda host=host, into=into: host.reboot(into)), times=1)
+        if kind is None:
+            assert "rebooted" in (await activate(shell)).warnings[0]
+        else:
+            assert (await failure_of(shell)).kind is kind
+
+
+async def test_a_dead_man_that_fires_during_the_switch_is_named():
+    host = NixosHost(OLD, switches=[Switch(code=None)])
+    host.switches[0].at_end = host.fire_dead_man
+    assert (await failure_of(host.shell())).kind is FailureKind.FELL_BACK
+
+
+# --- after a killed controller ---------------------------------------------------------------------------------------
+
+
+def a_unit(state: str, code: int | None = 0, looks: int = 0, verb: str = "switch") -> Unit:
+    program = f"{NEW}/bin/switch-to-configuration"
+    return Unit(argv=(program, verb), state=state, looks=looks, switch=Switch(code=code))
+
+
+def switches_started(shell: FakeShell) -> int:
+    return sum("--remain-after-exit" in line for line in shell.lines())
+
+
+async def test_a_running_unit_of_this_run_is_joined():
+    host = NixosHost(OLD, profile=NEW, units={f"{SWITCH_UNIT}.service": a_unit("activating", looks=5)})
+    host.timers[TIMER] = ("sh", "-c", "...")
+    shell = host.shell()
+    assert await activate(shell) == Activated(changed=True)
+    assert switches_started(shell) == 0
+
+
+async def test_an_ended_unit_of_this_run_is_read():
+    units = {f"{SWITCH_UNIT}.service": a_unit("active")}
+    host = NixosHost(OLD, current=NEW, profile=NEW, units=units)
+    shell = host.shell()
+    assert (await activate(shell)).changed
+    assert switches_started(shell) == 0
+    host = NixosHost(OLD, profile=NEW, units={f"{SWITCH_UNIT}.service": a_unit("failed", code=2)})
+    host.timers[TIMER] = ("sh", "-c", "...")
+    assert "the activation script failed" in (await failure_of(host.shell())).message
+
+
+async def test_a_host_that_took_itself_back_meanwhile_is_switched_anew():
+    host = NixosHost(OLD, units={f"{SWITCH_UNIT}.service": a_unit("active")})
+    shell = host.shell()
+    assert (await activate(shell)).changed
+    assert switches_started(shell) == 1
+    assert list(host.timers) == [TIMER]
+
+
+async def test_an_inhibited_switch_found_half_done_is_finished_as_boot():
+    units = {f"{BOOT_UNIT}.service": a_unit("activating", looks=2, verb="boot")}
+    activated = await activate(NixosHost(OLD, profile=NEW, units=units).shell())
+    assert activated.needs_reboot
+
+
+async def test_a_profile_that_was_set_before_the_kill_is_no_obstacle():
+    host = NixosHost(OLD, profile=NEW)
+    host.timers[TIMER] = ("sh", "-c", "armed by the dead controller")
+    assert (await activate(host.shell())).changed
+    assert "armed by the dead controller" not in host.timers[TIMER]
+
+
+async def test_a_dead_mans_timer_of_another_run_is_disarmed_before_ours_is_armed():
+    host = NixosHost(OLD)
+    host.timers["nixkube-deploy-deadman-20260101T000000Z-dead-00000000.timer"] = ("sh", "-c", "...")
+    await activate(host.shell())
+    assert list(host.timers) == [TIMER]
+
+
+async def test_a_running_switch_of_another_run_is_not_interfered_with():
+    host = NixosHost(OLD, units={"nixkube-deploy-switch-20260101T000000Z-dead-00000000.service": a_unit("activating")})
+    failure = await failure_of(host.shell())
+    assert failure.kind is FailureKind.LOCKED
+    assert failure.transient
+    assert host.profile == OLD
+
+
+async def test_a_host_that_is_going_back_right_now_is_left_alone():
+    host = NixosHost(OLD, current=NEW, units={TIMER.replace(".timer", ".service"): a_unit("active")})
+    assert (await failure_of(host.shell())).kind is FailureKind.LOCKED
+
+
+# --- before the change -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", ["mkdir", "tee", "systemd-run"])
+async def test_nothing_is_changed_when_the_preparation_fails(step):
+    host = NixosHost(OLD)
+    shell = host.shell().answers(step, exit_code=1, stderr="no\n")
+    failure = await failure_of(shell)
+    assert failure.kind is FailureKind.ACTIVATION
+    assert failure.evidence == ("no",)
+    assert host.profile == OLD
+
+
+async def test_a_profile_that_cannot_be_set_is_told_with_its_cause():
+    shell = NixosHost(OLD).shell().answers("nix-env", exit_code=1, stderr="error: No space left on device\n")
+    assert (await failure_of(shell)).kind is FailureKind.DISK_FULL
+    shell = NixosHost(OLD).shell().answers("nix-env", exit_code=1, stderr="error: path is not valid\n")
+    assert (await failure_of(shell)).kind is FailureKind.ACTIVATION
+
+
+# --- confirm ---------------------------------------------------------------------------------------------------------
+
+
+async def confirm(shell: FakeShell) -> None:
+    await NativeActivator(shell, LoopClock()).confirm(an_activation())
+
+
+async def test_confirming_disarms_the_timer_over_a_new_connection():
+    host = NixosHost(OLD)
+    shell = host.shell()
+    await activate(shell)
+    await confirm(shell)
+    assert host.timers == {}
+    assert any(ran.fresh for ran in shell.ran)
+
+
+async def test_confirming_twice_is_fine():
+    host = NixosHost(NEW)
+    await confirm(host.shell())
+    await confirm(host.shell())
+
+
+async def test_confirming_after_the_timer_fired_says_that_the_host_went_back():
+    host = NixosHost(OLD)
+    shell = host.shell()
+    await activate(shell)
+    host.fire_dead_man()
+    with pytest.raises(TaskError) as caught:
+        await confirm(shell)
+    assert caught.value.failure.kind is FailureKind.FELL_BACK
+
+
+async def test_confirming_while_the_host_is_going_back_is_refused():
+    host = NixosHost(NEW, units={TIMER.replace(".timer", ".service"): a_unit("activating")})
+    with pytest.raises(TaskError) as caught:
+        await confirm(host.shell())
+    assert caught.value.failure.kind is FailureKind.FELL_BACK
+    assert "at work" in caught.value.failure.seen
+
+
+async def test_confirming_a_host_that_somebody_else_switched_is_refused():
+    with pytest.raises(TaskError) as caught:
+        await confirm(NixosHost(store_path("somebody-elses")).shell())
+    assert caught.value.failure.kind is FailureKind.ACTIVATION

@@ -1,0 +1,80 @@
+"""The host's lock: taken, named, refused, and waited for when it is our own."""
+
+import pytest
+from trio.testing import MockClock
+
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.names import RunId
+from nixkube_deploy.protocols.hostlock import lock_host
+from tests.builders import a_host
+from tests.fakes.shell import FakeShell
+
+RUN = RunId("20261122T204931Z-3fa9")
+HOST = a_host("w1")
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, object]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+async def test_the_lock_is_held_for_the_block_and_bears_the_runs_name():
+    shell = FakeShell().answers("flock").answers("tee")
+    async with lock_host(shell, HOST, RUN):
+        assert shell.held == ["w1"]
+    assert shell.held == []
+    assert [ran.line for ran in shell.ran] == [
+        "flock --nonblock --conflict-exit-code 75 /run/nixkube-deploy.lock sh -c echo locked; cat",
+        "tee /run/nixkube-deploy.holder",
+    ]
+    assert shell.ran[1].command.stdin == f"{RUN}\n"
+    assert all(ran.command.privileged for ran in shell.ran)
+
+
+async def test_a_lock_of_another_run_is_refused_naming_it():
+    shell = FakeShell().answers("flock", exit_code=75).answers("cat", stdout="20260101T000000Z-dead\n")
+    with pytest.raises(TaskError) as caught:
+        async with lock_host(shell, HOST, RUN):
+            pytest.fail("never held")
+    assert caught.value.failure.kind is FailureKind.LOCKED
+    assert "20260101T000000Z-dead" in caught.value.failure.message
+
+
+async def test_a_lock_whose_holder_is_unknown_is_refused_too():
+    shell = FakeShell().answers("flock", exit_code=75).answers("cat", exit_code=1)
+    with pytest.raises(TaskError, match="unknown"):
+        async with lock_host(shell, HOST, RUN):
+            pytest.fail("never held")
+
+
+async def test_our_own_dying_lock_is_waited_for():
+    shell = FakeShell().answers("flock", exit_code=75, times=2).answers("flock").answers("tee")
+    shell.answers("cat", stdout=f"{RUN}\n")
+    async with lock_host(shell, HOST, RUN):
+        assert shell.held == ["w1"]
+
+
+async def test_our_own_lock_is_not_waited_for_forever():
+    shell = FakeShell().answers("flock", exit_code=75).answers("cat", stdout=f"{RUN}\n")
+    with pytest.raises(TaskError):
+        async with lock_host(shell, HOST, RUN):
+            pytest.fail("never held")
+    assert shell.lines().count("cat /run/nixkube-deploy.holder") == 5
+
+
+async def test_a_host_that_cannot_lock_says_why():
+    shell = FakeShell().answers("flock", exit_code=127, stderr="sh: flock: not found\n")
+    with pytest.raises(TaskError) as caught:
+        async with lock_host(shell, HOST, RUN):
+            pytest.fail("never held")
+    assert caught.value.failure.kind is FailureKind.COMMAND
+    assert caught.value.failure.evidence == ("sh: flock: not found",)
+
+
+async def test_an_error_in_the_block_comes_out_as_it_is_and_frees_the_lock():
+    shell = FakeShell().answers("flock").answers("tee")
+    with pytest.raises(ZeroDivisionError):
+        async with lock_host(shell, HOST, RUN):
+            raise ZeroDivisionError
+    assert shell.held == []
