@@ -1,7 +1,7 @@
 """Is the node back? The pure half of the health gate: what was observed, what follows from it, since when.
 
-Each look is taken in stages (host, Node, its pods, user gates) and a stage is asked only when everything before it
-holds; so a look is complete exactly when all its conjuncts hold. It deliberately asks nothing and waits for nothing.
+Each look is taken in stages (host, Node, its pods, user gates) and stops at the first stage with something closed;
+so a look is complete whenever all its conjuncts hold. It deliberately asks nothing and waits for nothing.
 """
 
 from collections.abc import Mapping
