@@ -241,7 +241,7 @@ class FakeCluster:
                 del self.pods_by_key[leaving.pod.key]
             if now >= leaving.replaced_at:
                 self._leaving.remove(leaving)
-                for key in leaving.budgets:
+                for key in self.budgets_by_key.keys() & leaving.budgets:
                     budget = self.budgets_by_key[key]
                     allowed = budget.disruptions_allowed + 1
                     self.budgets_by_key[key] = replace(budget, disruptions_allowed=allowed)
