@@ -71,8 +71,8 @@ _ALL = (
     Kind(name="lease-stale", summary="on the new system the kubelet posts once, then renews nothing", spares=True),
     Kind(name="pdb-blocks", summary="a budget on this node's pods allows no disruption"),
     Kind(name="etcd-member-down", summary="this host's etcd member does not answer"),
-    Kind(name="api-down", summary="the API is gone for a while once a node is cordoned", argument="seconds", default="5",
-         fleet=True),
+    Kind(name="api-down", summary="the API goes away for a while once a node is cordoned", argument="seconds",
+         default="5", fleet=True),
 )  # fmt: skip
 KINDS = {kind.name: kind for kind in _ALL}
 

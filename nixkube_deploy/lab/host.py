@@ -283,7 +283,8 @@ class LabHost:
         release = recipe.configuration.kernel if recipe else _DEBIAN_KERNEL
         if self.machine.personality is Personality.INSTALLER:
             release = "6.12.58"
-        self.machine.start_up(system, boot_id=str(uuid.uuid4()), kernel_release=release, now=self.setting.now())
+        toplevel = recipe.toplevel if recipe else None
+        self.machine.start_up(toplevel, boot_id=str(uuid.uuid4()), kernel_release=release, now=self.setting.now())
         if recipe is not None:
             self.load_units(recipe)
         if self.port is not None:

@@ -3,6 +3,7 @@
 Whoever calls says what time it is; nothing here waits, prints or fails the way a program does.
 """
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -139,10 +140,10 @@ class Machine:
 
     # --- boot ----------------------------------------------------------------------------------------------------
 
-    def install_loader(self, system: str) -> None:
-        """Write an entry for every generation; the one that is ``system`` becomes the default."""
+    def install_loader(self, systems: Collection[str]) -> None:
+        """Write an entry for every generation; the one that is one of ``systems`` becomes the default."""
         self.loader.entries = sorted(self.generations)
-        matching = [n for n, generation in self.generations.items() if generation.system == system]
+        matching = [n for n, generation in self.generations.items() if generation.system in systems]
         if matching:
             self.loader.default = self.profile if self.profile in matching else max(matching)
 

@@ -45,7 +45,7 @@ def create_machine(host: Host, birth: Birth) -> Machine:
         return machine
     system = birth.recipe.toplevel
     machine.set_profile(system, birth.now - 30 * _DAYS)
-    machine.install_loader(system)
+    machine.install_loader((system,))
     machine.current = machine.booted = system
     machine.kernel_release = birth.recipe.configuration.kernel
     return machine

@@ -13,14 +13,14 @@ from nixkube_deploy.lab.storepath import nar_size, store_path
 RELEASE = "25.11"
 _BASE_UNITS = {
     "dbus.service": "1.16",
-    "nix-daemon.service": "2.31",
+    "nix-daemon.service": "2.28",
     "sshd.service": "10.2",
     "systemd-journald.service": "",
     "systemd-logind.service": "",
     "systemd-networkd.service": "",
     "systemd-timesyncd.service": "",
 }
-_BASE_PACKAGES = {"bash": "5.3", "coreutils": "9.8", "glibc": "2.40", "nix": "2.31.2", "openssh": "10.2p1"}
+_BASE_PACKAGES = {"bash": "5.3", "coreutils": "9.8", "glibc": "2.40", "nix": "2.28.5", "openssh": "10.2p1"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nixkube_deploy.lab.recipe import Configuration, Recipe, derivation_text, recipe_for, unit_text
-from nixkube_deploy.lab.storepath import STORE, is_store_path
+from nixkube_deploy.lab.recipe import RELEASE, Configuration, Recipe, derivation_text, recipe_for, unit_text
+from nixkube_deploy.lab.storepath import STORE, is_store_path, store_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +70,7 @@ class ControllerStore:
         if self.has(recipe.toplevel):
             return False
         self._parts(recipe)
-        note = {"host": recipe.configuration.host, "configuration": recipe.configuration.to_plain()}
-        (self._meta / Path(recipe.toplevel).name).write_text(json.dumps(note))
+        self._note(recipe.toplevel, recipe)
         self._tree(recipe.toplevel, _toplevel(recipe))
         self._recipes[recipe.toplevel] = recipe
         return True
@@ -82,6 +81,22 @@ class ControllerStore:
         if not target.exists():
             target.write_text(f"#!/bin/sh\n# partitions the disks of {recipe.configuration.host}\n")
             target.chmod(0o755)
+
+    def realise_activatable(self, recipe: Recipe) -> str:
+        """deploy-rs' wrapper of a system, which is what its profile points to."""
+        path = store_path(f"activatable-nixos-system-{recipe.configuration.host}-{RELEASE}", recipe.toplevel)
+        links: dict[str, Entry] = {
+            name: Link(f"{recipe.toplevel}/{name}") for name in _toplevel(recipe) if "/" not in name
+        }
+        links["bin/switch-to-configuration"] = Link(f"{recipe.toplevel}/bin/switch-to-configuration")
+        links |= {"deploy-rs-activate": "#!/bin/sh\n", "activate-rs": ""}
+        self._note(path, recipe)
+        self._tree(path, links)
+        return path
+
+    def _note(self, path: str, recipe: Recipe) -> None:
+        note = {"host": recipe.configuration.host, "configuration": recipe.configuration.to_plain()}
+        (self._meta / Path(path).name).write_text(json.dumps(note))
 
     def _parts(self, recipe: Recipe) -> None:
         c = recipe.configuration
@@ -117,7 +132,7 @@ class ControllerStore:
     # --- asking --------------------------------------------------------------------------------------------------
 
     def system(self, path: str) -> Recipe | None:
-        """What a toplevel was made from; None when the path is no system."""
+        """What a toplevel (or a wrapper of one) was made from; None when the path is no system."""
         if path not in self._recipes:
             note = self._meta / Path(path).name
             if not note.is_file():
@@ -130,7 +145,7 @@ class ControllerStore:
         """The path and everything it refers to."""
         if path not in self._closures:
             recipe = self.system(path)
-            self._closures[path] = frozenset((path, *recipe.parts)) if recipe else frozenset((path,))
+            self._closures[path] = frozenset((path, recipe.toplevel, *recipe.parts)) if recipe else frozenset((path,))
         return self._closures[path]
 
 

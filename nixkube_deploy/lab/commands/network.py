@@ -23,9 +23,7 @@ async def curl(call: Call) -> int:
     if url.hostname in ("127.0.0.1", "localhost") and url.port == KUBELET_PORT and call.host.kubelet is not None:
         answer = call.host.kubelet.healthz() if url.path == "/healthz" else (404, "404 page not found")
     if answer is None:
-        call.err(
-            f"curl: (7) Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect to server\n"
-        )
+        call.err(f"curl: (7) Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect\n")
         return _REFUSED
     status, body = answer
     flags = "".join(word for word in call.args if word.startswith("-") and not word.startswith("--"))

@@ -145,7 +145,7 @@ async def nix(call: Call) -> int:
     ]
     match words:
         case ["--version"]:
-            call.out("nix (Nix) 2.31.2\n")
+            call.out("nix (Nix) 2.28.5\n")
             return 0
         case ["path-info", *rest]:
             paths = [word for word in rest if not word.startswith("-")]

@@ -104,7 +104,10 @@ def _install_loader(call: Call, system: str) -> bool:
         call.err("updating systemd-boot\nOSError: [Errno 28] No space left on device: '/boot/EFI/nixos/.initrd.tmp'\n")
         call.err("Failed to install bootloader\n")
         return False
-    call.host.machine.install_loader(system)
+    machine, store = call.host.machine, call.host.setting.store
+    known = [generation.system for generation in machine.generations.values()]
+    same = [each for each in known if (recipe := store.system(each)) is not None and recipe.toplevel == system]
+    machine.install_loader(same)
     return True
 
 
