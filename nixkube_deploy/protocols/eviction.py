@@ -16,10 +16,12 @@ from nixkube_deploy.ports.cluster import Cluster, EvictionAnswer
 
 T = TypeVar("T")
 
-BACK_OFF = (1.0, 2.0, 4.0, 5.0)
+BACK_OFF = (0.5, 1.0, 2.0, 4.0, 5.0)
 """Seconds before asking again for an eviction that a budget refused; the last one repeats (kubectl: 5)."""
+POLLS = (0.25, 0.25, 0.5, 0.5, 1.0)
+"""Seconds between looks at a terminating pod; the last one repeats (kubectl: 1)."""
 POLL = 1.0
-"""Seconds between two looks at a terminating pod, and after an API that did not answer."""
+"""Seconds before asking an API again that did not answer."""
 CALLS_AT_ONCE = 10
 """Requests in flight for one node. Waiting holds no place, so no pod can block another."""
 
@@ -187,8 +189,10 @@ class Evictor:
 
     async def _wait_until_gone(self, pod: Pod) -> None:
         self.waiting[pod.key] = "its containers to end"
-        while await self._look(pod) is not None:  # noqa: ASYNC110 (the API is polled; nothing here could set an Event)
-            await anyio.sleep(POLL)
+        looks = 0
+        while await self._look(pod) is not None:
+            await anyio.sleep(POLLS[min(looks, len(POLLS) - 1)])
+            looks += 1
 
     async def _look(self, pod: Pod) -> Pod | None:
         """The pod now. A pod of the same name with another UID is a StatefulSet's next one: ours is gone."""
