@@ -24,7 +24,7 @@ _HELP_TIMEOUT: Final = 30.0
 _EVIDENCE: Final = 20
 
 _DECORATION = re.compile(r"^[^\x00-\x7f\s]+\s*(?:[^\x00-\x7f\s]+\s*)?(?=\[)")
-_WENT_BACK = re.compile(r"confirmation timeout|rolling back|re-activating the last generation", re.IGNORECASE)
+_WENT_BACK = re.compile(r"(error|timeout)[^\n]*confirm", re.IGNORECASE)
 
 
 class DeployRsActivator:

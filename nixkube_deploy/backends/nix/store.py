@@ -78,9 +78,11 @@ class StoreFiles:
     def read(self, path: str) -> str:
         """A file's text without blank edges; empty when there is none."""
         resolved = self.resolve(path)
+        if not resolved:
+            return ""
         try:
             with self.physical(resolved).open(encoding="utf-8", errors="replace") as file:
-                return file.read(_LONGEST_FILE).strip() if resolved else ""
+                return file.read(_LONGEST_FILE).strip()
         except OSError:
             return ""
 

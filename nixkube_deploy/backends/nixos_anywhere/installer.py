@@ -40,17 +40,10 @@ class NixosAnywhere:
         Raises:
             TaskError: INSTALL, TIMEOUT; PREFLIGHT for what nixos-anywhere cannot be told.
         """
-        step = ""
-
-        def heed(line: str) -> None:
-            nonlocal step
-            step = _step(line) or step
-            if on_line is not None:
-                on_line(_step(line) or line)
-
-        result = await self._processes.run(self.invocation(host, action), heed)
+        say = (lambda line: on_line(_step(line) or line)) if on_line is not None else None
+        result = await self._processes.run(self.invocation(host, action), say)
         if not result.ok:
-            raise TaskError(_failed(host, action, result, step))
+            raise TaskError(_failed(host, action, result))
 
     def invocation(self, host: Host, action: InstallNixos) -> Invocation:
         """The program as it is called.
@@ -141,8 +134,9 @@ def _step(line: str) -> str:
     return text.strip("# ") if text.startswith("### ") and text.endswith(" ###") else ""
 
 
-def _failed(host: Host, action: InstallNixos, result: CommandResult, step: str) -> Failure:
+def _failed(host: Host, action: InstallNixos, result: CommandResult) -> Failure:
     lines = result.tail(_EVIDENCE)
+    step = next((text for line in reversed(result.stdout.splitlines()) if (text := _step(line))), "")
     aborted = next((line.removeprefix("aborted:").strip() for line in lines if line.startswith("aborted:")), "")
     return Failure(
         kind=FailureKind.INSTALL,
