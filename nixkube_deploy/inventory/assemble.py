@@ -11,7 +11,7 @@ from typing import Any
 from nixkube_deploy.inventory.checks import check_copy, check_fleet
 from nixkube_deploy.inventory.groups import Lineage, gather, lineages, references
 from nixkube_deploy.inventory.jumps import own_jump
-from nixkube_deploy.inventory.rules import DAYS
+from nixkube_deploy.inventory.rules import DAYS, HOST_STRATEGY
 from nixkube_deploy.inventory.sections import Layer, Section, merge
 from nixkube_deploy.inventory.source import Source
 from nixkube_deploy.model.fleet import BootstrapSettings, Cluster, CopySettings, Fleet, Group, Host, SshSettings
@@ -78,7 +78,7 @@ class _Layering:
         self._lineage = lineage
         self._source = source
         strategy = inventory.section("strategy")
-        policy = {name: found for name, found in strategy.entries.items() if name in {"soak", "drain", "reboot"}}
+        policy = {name: found for name, found in strategy.entries.items() if name in HOST_STRATEGY.fields}
         self._base = (
             Layer("defaults", inventory.section("defaults")),
             Layer("strategy", Section({"strategy": Section(policy, strategy.mark)}, strategy.mark)),
@@ -126,8 +126,8 @@ def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Hos
 
 
 def _policy(written: Mapping[str, Any]) -> HostPolicy:
-    drain = DrainOptions(**written.get("drain", {}))
-    return HostPolicy(drain=drain, **{key: written[key] for key in ("soak", "reboot") if key in written})
+    own = {name: value for name, value in written.items() if name in HOST_STRATEGY.fields}
+    return HostPolicy(**own | {"drain": DrainOptions(**own.get("drain", {}))})
 
 
 def _groups(groups: Section, hosts: Mapping[HostName, Host]) -> dict[GroupName, Group]:
@@ -156,8 +156,8 @@ def _strategy(section: Section) -> Strategy:
         )
         for window in written.pop("windows", ())
     )
-    host = _policy({key: written.pop(key) for key in ("soak", "drain", "reboot") if key in written})
-    return Strategy(windows=windows, host=host, **written)
+    rules = {name: value for name, value in written.items() if name not in HOST_STRATEGY.fields}
+    return Strategy(windows=windows, host=_policy(written), **rules)
 
 
 def _gates(section: Section) -> Gates:

@@ -54,8 +54,8 @@ def _check_addresses(hosts: Mapping[HostName, Host], sections: Section, source: 
             first = sections.section(other).mark_of("address")
             mark = sections.section(name).mark_of("address")
             address = f"{host.address}:{place[1]}"
-            problem = f"{quote(name)} and {quote(other)} have the same address {quote(address)}"
-            hint = f"{other}'s is on line {first.line + 1}; a host is there once, with all its groups"
+            problem = f"{quote(name)} has the same address {quote(address)} as {quote(other)} on line {first.line + 1}"
+            hint = "a machine is one host, in all of its groups"
             raise source.error(mark, problem, hint=hint)
 
 

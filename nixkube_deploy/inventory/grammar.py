@@ -151,6 +151,7 @@ _SETTING_HINTS = {
     "soak": "put it under `strategy`",
     "drain": "put it under `strategy`",
     "reboot": "put it under `strategy`",
+    "windows": "put it into the top-level `strategy`",
 }
 
 DEFAULTS = Record(name="defaults", doc="Settings of every host.", fields=_SETTINGS, hints=_SETTING_HINTS)

@@ -30,7 +30,7 @@ def own_jump(host: HostName, merged: Section, section: Section, source: Source) 
         return None
     mark = merged.section("ssh").mark_of("jump")
     if "jump" in section.section("ssh").entries:
-        raise source.error(mark, f"{quote(host)} cannot be its own jump host", hint="null: no jump host")
+        raise source.error(mark, f"{quote(host)} cannot be its own jump host", hint="jump: null reaches it directly")
     before = jump.split(",")[: names.index(host)]
     ssh = Section({"jump": Located(",".join(before) or None, mark)}, mark)
     return Layer("the jump host itself", Section({"ssh": ssh}, mark))
@@ -48,5 +48,5 @@ def check_jumps(hosts: Mapping[HostName, Host], sections: Section, source: Sourc
     except graphlib.CycleError as error:
         cycle = list(reversed(error.args[1]))
         problem = f"hosts are reached through each other: {listing(cycle, 20).replace(', ', ' -> ')}"
-        hint = "ssh: {jump: null} on one of them"
+        hint = "ssh: {jump: null} on one of them reaches it directly"
         raise source.error(sections.section(cycle[0]).mark, problem, hint=hint) from None

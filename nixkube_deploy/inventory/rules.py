@@ -47,6 +47,8 @@ _POLICY = fields_of(
         "soak": (units.duration(), "Watch a host this long before the next may count on it."),
         "drain": (DRAIN, "How pods leave a node."),
         "reboot": (Choice.of(RebootPolicy), "auto: when the change needs one."),
+        "reboot_timeout": (units.duration(least=0.001), "A host that takes longer to come back counts as lost."),
+        "activation_timeout": (units.duration(least=0.001), "An activation that takes longer is looked into."),
     },
 )
 

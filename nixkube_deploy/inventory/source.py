@@ -20,7 +20,7 @@ _WIDTH = 100
 _BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _SECRET = re.compile(
-    r"""(?ix) [\w.-]* (?: passw | passphrase | secret | token | credential ) [\w.-]* ["']? \s* :
+    r"""(?ix) (?: passw | passphrase | secret | token | credential ) [\w.-]{0,64} ["']? \s{0,8} :
     \s* (?! \{ \s* ["']? (?: env | file | command ) \b ) (?P<value> \S.* )"""
 )
 

@@ -3,11 +3,11 @@
 It only rewords; what is an error was decided by the parser.
 """
 
-from typing import Any
+import re
 
 import yaml
 
-from nixkube_deploy.inventory.error import InventoryError, quote
+from nixkube_deploy.inventory.error import LONGEST_QUOTE, InventoryError, printable, quote
 from nixkube_deploy.inventory.source import Mark, Source
 
 _WORDS = {
@@ -21,7 +21,6 @@ _WORDS = {
     "did not find expected ',' or '}'": ("`,` or `}` was expected here", "the mapping that `{` opened is not closed"),
     "did not find expected ',' or ']'": ("`,` or `]` was expected here", "the list that `[` opened is not closed"),
     "did not find expected node content": ("a value was expected here", ""),
-    "found unexpected end of stream": ("the text ends inside quotes", "close the quotes"),
     "found unknown escape character": (
         "an unknown escape",
         r"inside double quotes \ begins an escape; single quotes take it literally",
@@ -33,7 +32,7 @@ _WORDS = {
     ),
     "found undefined tag handle": ("tags are not supported", "text that begins with ! must be quoted"),
 }
-_CANNOT_START = "found character that cannot start any token"
+_IN_QUOTES = "found unexpected end of stream"
 
 
 def explain_syntax(error: yaml.YAMLError, source: Source) -> InventoryError:
@@ -48,22 +47,21 @@ def explain_syntax(error: yaml.YAMLError, source: Source) -> InventoryError:
         mark = Mark(line, indentation.index("\t"))
         return source.error(mark, "a tab in the indentation; YAML is indented with spaces", hint="replace it by spaces")
     problem = str(getattr(error, "problem", "") or "not valid YAML")
+    context = getattr(error, "context_mark", None)
+    if problem == _IN_QUOTES and context is not None:
+        return source.error(Mark(context.line, context.column), "quotes that are never closed")
     if problem.startswith("found character"):
-        return _cannot_start(source, Mark(line, column), text[column : column + 1])
+        return _cannot_start(source, Mark(line, column), text[column:])
     words, hint = _WORDS.get(problem, (f"not valid YAML: {problem}", ""))
-    if opened := _opened(getattr(error, "context_mark", None), line):
-        words += opened
+    if context is not None and context.line != line:
+        words += f" (what it belongs to began on line {context.line + 1})"
     return source.error(Mark(line, column), words, hint=hint)
 
 
-def _cannot_start(source: Source, mark: Mark, character: str) -> InventoryError:
+def _cannot_start(source: Source, mark: Mark, rest: str) -> InventoryError:
+    character = rest[:1]
     if character == "\t":
         return source.error(mark, "a tab where YAML takes only spaces", hint="replace it by spaces")
-    hint = f'put the text in quotes: "{character}..."'
+    word = re.split(r"[\s,\]}]", rest, maxsplit=1)[0][:LONGEST_QUOTE]
+    hint = f'put the text in quotes: "{printable(word)}"'
     return source.error(mark, f"text may not begin with {quote(character)} unless it is quoted", hint=hint)
-
-
-def _opened(context: Any, line: int) -> str:
-    if context is None or context.line == line:
-        return ""
-    return f" (what it belongs to began on line {context.line + 1})"

@@ -126,10 +126,19 @@ def _host_key(text: str, _: Path) -> str:
         data = base64.b64decode(key, validate=True)
     except binascii.Error:
         raise Unfit("the key is not base64", hint="copy the whole line of /etc/ssh/ssh_host_ed25519_key.pub") from None
-    inner = data[4 : 4 + int.from_bytes(data[:4], "big")]
-    if inner != kind.encode():
+    if next(iter(_fields(data)), b"") != kind.encode():
         raise Unfit(f"the key does not say {quote(kind)} inside: it is cut off or of another type")
     return f"{kind} {key}"
+
+
+def _fields(data: bytes) -> list[bytes]:
+    """The length-prefixed fields of a public key; none when they do not fill it exactly."""
+    found, at = [], 0
+    while at + 4 <= len(data):
+        end = at + 4 + int.from_bytes(data[at : at + 4], "big")
+        found.append(data[at + 4 : end])
+        at = end
+    return found if at == len(data) else []
 
 
 ADDRESS = Text(what="a host name or an IP address", pattern=r"^[A-Za-z0-9_:\[][^\s,/]*$", convert=_address)
