@@ -1,8 +1,9 @@
 """A tiny HTTP/1.1 server on loopback whose answers are scripted, and which can also behave badly on purpose."""
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from http.client import responses
@@ -10,7 +11,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import anyio
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream, SocketAttribute, SocketStream
+from anyio.streams.tls import TLSStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,14 +55,14 @@ Script = Callable[[Asked], Reaction]
 class HttpServer:
     """Answers from ``script``; ``asked`` lists every request."""
 
-    def __init__(self, script: Script) -> None:
-        self.script = script
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        self.script, self.tls = script, tls
         self.asked: list[Asked] = []
         self.port = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
     @property
     def lines(self) -> list[str]:
@@ -71,28 +73,32 @@ class HttpServer:
         """Listen for the length of the block; a second time it takes the same port again."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
         async with listener, anyio.create_task_group() as group:
-            self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            self.port = listener.extra(SocketAttribute.local_port)
             group.start_soon(listener.serve, self._serve)
             yield self
             group.cancel_scope.cancel()
 
-    async def _serve(self, stream: SocketStream) -> None:
-        async with stream:
-            try:
-                while (asked := await _read(stream)) is not None:
-                    self.asked.append(asked)
-                    match self.script(asked):
-                        case Says() as says:
-                            await stream.send(_wire(says))
-                        case Behaves.HANGS:
-                            await anyio.sleep_forever()
-                        case Behaves.RESETS:
-                            return
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return
+    async def _serve(self, plain: SocketStream) -> None:
+        stream: ByteStream = plain
+        async with plain:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, ssl.SSLError):
+                if self.tls is not None:
+                    stream = await TLSStream.wrap(plain, ssl_context=self.tls, standard_compatible=False)
+                await self._talk(stream)
+
+    async def _talk(self, stream: ByteStream) -> None:
+        while (asked := await _read(stream)) is not None:
+            self.asked.append(asked)
+            match self.script(asked):
+                case Says() as says:
+                    await stream.send(_wire(says))
+                case Behaves.HANGS:
+                    await anyio.sleep_forever()
+                case Behaves.RESETS:
+                    return
 
 
-async def _read(stream: SocketStream) -> Asked | None:
+async def _read(stream: ByteStream) -> Asked | None:
     received = b""
     while b"\r\n\r\n" not in received:
         try:

@@ -37,10 +37,13 @@ class Patience:
     answer: float = 15.0
     """For one answer. A half-open connection (the server's machine went away) ends this late."""
 
-    @property
-    def timeout(self) -> httpx2.Timeout:
-        """The same for the HTTP client."""
-        return httpx2.Timeout(self.answer, connect=self.connect, pool=self.total)
+    def timeout(self, left: float | None = None) -> httpx2.Timeout:
+        """The same for the HTTP client, cut to the seconds ``left``: the last attempt, too, has to fit.
+
+        Cancelling from outside would do as well, but the client leaks a socket when its TLS handshake is cancelled.
+        """
+        left = max(self.total if left is None else left, 0.05)
+        return httpx2.Timeout(min(self.answer, left), connect=min(self.connect, left), pool=left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +118,7 @@ class Api:
             reraise=True,
         )
         try:
-            return await retrying(self._once, ask)
+            return await retrying(self._once, ask, anyio.current_time() + self._patience.total)
         except _Again as error:
             raise task_error(
                 FailureKind.CLUSTER,
@@ -126,13 +129,14 @@ class Api:
                 transient=True,
             ) from error
 
-    async def _once(self, ask: Ask) -> Reply:
+    async def _once(self, ask: Ask, deadline: float) -> Reply:
         content = None if ask.body is None else json.dumps(ask.body)
         headers = {"Accept": JSON} | ({} if content is None else {"Content-Type": ask.content_type})
+        timeout = self._patience.timeout(deadline - anyio.current_time())
         try:
             # Paths are relative: a server URL may have a path of its own (Rancher's /k8s/clusters/...).
             answer = await self._http.request(
-                ask.method, ask.path, params=dict(ask.params), content=content, headers=headers
+                ask.method, ask.path, params=dict(ask.params), content=content, headers=headers, timeout=timeout
             )
         except httpx2.HTTPError as error:
             raise _trouble(error, str(self._http.base_url)) from error

@@ -52,7 +52,7 @@ def http_client(config: Mapping[str, Any] | None, name: str, patience: Patience)
         single = chosen if chosen.user is not None else chosen._replace(user=User())
         proxy = None if config is None else config["clusters"][0]["cluster"].get("proxy-url")
         local = is_local(single.cluster.server)
-        return AsyncClient(single, ConnectionParams(timeout=patience.timeout, trust_env=not local, proxy=proxy))
+        return AsyncClient(single, ConnectionParams(timeout=patience.timeout(), trust_env=not local, proxy=proxy))
     except (ConfigError, MsgspecError, OSError, KeyError, ValueError, TypeError) as error:
         raise task_error(
             FailureKind.CLUSTER,

@@ -299,6 +299,15 @@ async def test_patience_ends_in_a_transient_failure_that_names_the_server() -> N
     assert "did not answer for 0.2 s" in failure.message
 
 
+async def test_a_server_that_hangs_does_not_stretch_the_deadline() -> None:
+    server, began = HttpServer(lambda _: Behaves.HANGS), time.monotonic()
+    async with server.running(), client_of(server, replace(PATIENCE, total=0.2, answer=10)) as cluster:
+        with pytest.raises(TaskError, match=r"did not answer for 0\.2 s: ReadTimeout"):
+            await cluster.nodes()
+
+    assert time.monotonic() - began < 2
+
+
 @pytest.mark.parametrize("content_type", ["application/json", "text/plain", None])
 async def test_a_missing_right_is_final_whatever_the_content_type(content_type: str | None) -> None:
     words = 'nodes is forbidden: User "x" cannot list resource "nodes"'
