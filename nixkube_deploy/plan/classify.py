@@ -9,10 +9,13 @@ from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.facts import HostFacts, SystemContents
 from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.model.strategy import HostPolicy, RebootPolicy
-from nixkube_deploy.plan.difference import boot_differences, short, switch_obstacles, unit_differences
+from nixkube_deploy.plan.difference import UNIT, boot_differences, in_short, short, switch_obstacles, unit_differences
 
 DEPLOY_RS_WRAPPER = "activatable-"
 """deploy-rs sets the profile to a wrapper around the system, named so."""
+
+WAITS = "(not booted: the strategy says reboot: never)"
+"""Ends a reason that takes effect only at the next boot."""
 
 INSTALLER = "installer"
 """``VARIANT_ID`` of NixOS installers."""
@@ -40,7 +43,7 @@ def classify_contents(
         return Change(kind=ChangeClass.REBOOT, reasons=needs_boot + units)
     if policy.reboot is RebootPolicy.ALWAYS:
         return Change(kind=ChangeClass.REBOOT, reasons=("the strategy says reboot: always", *units))
-    waiting = tuple(f"{reason} (not booted: the strategy says reboot: never)" for reason in needs_boot)
+    waiting = tuple(f"{reason} {WAITS}" for reason in in_short(needs_boot))
     if units:
         return Change(kind=ChangeClass.NODE_RESTART, reasons=units + waiting)
     same = "no node unit changes" if waiting else "no kernel, systemd or node unit changes"
@@ -48,12 +51,11 @@ def classify_contents(
 
 
 def _already_there(facts: HostFacts, policy: HostPolicy) -> Change:
-    pending = pending_reboot(facts)
-    reasons = tuple(f"running system was never booted: {reason}" for reason in pending)
+    reasons = never_booted(facts)
     drift = (f"the next boot would start {short(facts.profile or '')} instead",) if profile_drifted(facts) else ()
-    if pending and policy.reboot is not RebootPolicy.NEVER:
+    if reasons and policy.reboot is not RebootPolicy.NEVER:
         return Change(kind=ChangeClass.REBOOT, reasons=reasons + drift)
-    waiting = tuple(f"{reason} (not booted: the strategy says reboot: never)" for reason in reasons)
+    waiting = tuple(f"{reason} {WAITS}" for reason in reasons)
     if drift:
         return Change(kind=ChangeClass.LIVE, reasons=drift + waiting)
     return Change(kind=ChangeClass.UNCHANGED, reasons=waiting)
@@ -64,6 +66,11 @@ def pending_reboot(facts: HostFacts) -> tuple[str, ...]:
     if facts.current is None or facts.booted is None:
         return ()
     return boot_differences(facts.booted, facts.current)
+
+
+def never_booted(facts: HostFacts) -> tuple[str, ...]:
+    """A pending reboot as a reason."""
+    return tuple(f"running system was never booted: {reason}" for reason in in_short(pending_reboot(facts)))
 
 
 def profile_drifted(facts: HostFacts) -> bool:
@@ -82,3 +89,13 @@ def foreign(facts: HostFacts) -> Change:
     else:
         reason = f"does not run NixOS ({facts.os_id})"
     return Change(kind=ChangeClass.INSTALL, reasons=(reason,))
+
+
+def waits_for_boot(change: Change) -> bool:
+    """Whether something of the change takes effect only when somebody reboots the host."""
+    return any(reason.endswith(WAITS) for reason in change.reasons)
+
+
+def changes_node_units(change: Change) -> bool:
+    """Whether the kubelet, the container runtime or, on the control plane, an API server is restarted anew."""
+    return any(reason.startswith(UNIT) for reason in change.reasons)

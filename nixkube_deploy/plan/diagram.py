@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
-from nixkube_deploy.plan.outline import ASIDE, chains, grouped, wave_title, waves
+from nixkube_deploy.plan.outline import ASIDE, chains, grouped, stretches
 from nixkube_deploy.plan.wording import host_list, hosts
 
 
@@ -70,13 +70,10 @@ def dot(plan: Plan) -> str:
 
 def _boxes(plan: Plan) -> Iterator[_Box]:
     steps = chains(plan)
-    for wave, members in waves(plan).items():
-        groups = grouped(members, lambda host: (host.change and host.change.kind, steps[host.host]))
-        yield _Box(
-            number=wave,
-            title=wave_title(plan, wave, members),
-            cells=tuple(tuple(_cell(group, steps)) for group in groups),
-        )
+    for stretch in stretches(plan):
+        groups = grouped(stretch.members, lambda host: (host.change and host.change.kind, steps[host.host]))
+        cells = tuple(tuple(_cell(group, steps)) for group in groups)
+        yield _Box(number=stretch.first, title=stretch.title, cells=cells)
 
 
 def _cell(group: list[HostPlan], steps: Mapping[HostName, tuple[str, ...]]) -> Iterator[str]:

@@ -11,6 +11,8 @@ HASH_LENGTH = 32
 SHORT_HASH = 8
 SHOWN = 5
 """Words of a text difference shown before ``and N more``."""
+UNIT = "unit "
+"""Begins the reason that a node unit changes."""
 
 
 def store_name(path: str) -> tuple[str, str]:
@@ -56,6 +58,13 @@ def words(old: str, new: str) -> str:
     return " ".join(changes[:SHOWN]) + more
 
 
+def in_short(differences: tuple[str, ...]) -> tuple[str, ...]:
+    """One line for several differences: the first in full, the others by name."""
+    if len(differences) <= 1:
+        return differences
+    return (f"{differences[0]}; also {', '.join(each.partition(':')[0] for each in differences[1:])}",)
+
+
 def boot_differences(running: SystemContents, wanted: SystemContents) -> tuple[str, ...]:
     """What only a boot can change: kernel, initrd, modules, parameters."""
     return tuple(_boot_differences(running, wanted))
@@ -94,4 +103,4 @@ def _unit_differences(running: SystemContents, wanted: SystemContents, units: fr
     for unit in sorted(units):
         old, new = running.units.get(unit, ""), wanted.units.get(unit, "")
         if old != new:
-            yield f"unit {unit} {'added' if not old else 'removed' if not new else 'changed'}"
+            yield f"{UNIT}{unit} {'added' if not old else 'removed' if not new else 'changed'}"

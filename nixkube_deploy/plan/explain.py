@@ -13,7 +13,7 @@ from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
 from nixkube_deploy.plan.diagram import dot, mermaid
-from nixkube_deploy.plan.outline import ASIDE, chains, grouped, wave_title, waves
+from nixkube_deploy.plan.outline import ASIDE, chains, grouped, stretches
 from nixkube_deploy.plan.wording import host_list, hosts
 
 __all__ = ["describe", "dot", "mermaid"]
@@ -56,11 +56,10 @@ def _counts(plan: Plan) -> Iterator[str]:
 
 
 def _order(plan: Plan) -> Iterator[str]:
-    in_waves = waves(plan)
-    if in_waves:
+    found = stretches(plan)
+    if found:
         yield "Order"
-    for wave, members in in_waves.items():
-        yield _named(f"  {wave_title(plan, wave, members)}", members)
+    yield from (_named(f"  {stretch.title}", stretch.members) for stretch in found)
 
 
 def _listed(title: str, lines: Iterable[str]) -> list[str]:
@@ -129,14 +128,17 @@ def _problem(group: list[HostPlan]) -> Iterator[str]:
     for label, text in (("expected", problem.expected), ("seen", problem.seen)):
         if text:
             yield f"    {label}: {_for_all(text, group)}"
-    yield from (f"    | {line}" for line in problem.evidence)
+    yield from (f"    | {_for_all(line, group)}" for line in problem.evidence)
     if problem.next:
         yield f"    next: {_for_all(problem.next, group)}"
 
 
 def _for_all(text: str, group: list[HostPlan]) -> str:
-    """A sentence about the first host, as one about all of them."""
-    return _replaced(text, group[0].host, ",".join(host.host for host in group))
+    """A sentence about the first host, as one about each of them; a command, as one for all."""
+    if len(group) == 1:
+        return text
+    everybody = ",".join(host.host for host in group)
+    return _replaced(text, group[0].host, everybody if "--on" in text else "<host>")
 
 
 def _without_name(problem: Failure | None, name: HostName) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.task import Rules
+from nixkube_deploy.plan.classify import changes_node_units
 from nixkube_deploy.plan.intent import Intent
 from nixkube_deploy.plan.wording import host_list, hosts
 
@@ -18,27 +19,27 @@ def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, .
     if not acting:
         return ()
     return (
-        *_missing(intents, acting, rules),
+        *_missing(fleet, intents, acting, rules),
         *_spread(fleet, acting, rules),
         *_canary_kubelets(intents, rules),
-        *_stopping(fleet, rules),
+        *_stopping(fleet, intents, rules),
         *(f"sections open only within {window}" for window in rules.windows),
     )
 
 
-def _missing(intents: Sequence[Intent], acting: frozenset[HostName], rules: Rules) -> Iterator[str]:
-    first = [intent.host.name for intent in intents if intent.host.name in rules.unhealthy & acting]
-    rest = [intent.host.name for intent in intents if intent.host.name in rules.unhealthy - acting]
+def _missing(fleet: Fleet, intents: Sequence[Intent], acting: frozenset[HostName], rules: Rules) -> Iterator[str]:
+    away = [intent.host.name for intent in intents if intent.host.name in rules.unhealthy]
+    first, rest = [name for name in away if name in acting], [name for name in away if name not in acting]
     if first:
         yield f"unavailable already, so they go first: {host_list(first)}"
     if rest:
         yield f"unavailable and not part of this run, counted in every budget: {host_list(rest)}"
     for budget in rules.budgets:
-        lost = [name for name in rest if name in budget.members]
-        waiting = [i.host.name for i in intents if i.host.name in acting & budget.members]
-        if len(lost) >= budget.limit:
-            group = budget.name.partition(":")[0]
-            yield f"no room in {group} while {host_list(lost)} is away, for {host_list(waiting)}"
+        lost, stay = [n for n in away if n in budget.members], [n for n in rest if n in budget.members]
+        if len(lost) > budget.limit or len(stay) >= budget.limit:
+            waiting = budget.members & acting
+            blocked = host_list(name for name in fleet.hosts if name in waiting)
+            yield f"no room in {budget.name.partition(':')[0]} for {blocked}: away already {host_list(lost)}"
 
 
 def _spread(fleet: Fleet, acting: frozenset[HostName], rules: Rules) -> Iterator[str]:
@@ -58,7 +59,7 @@ def _spread(fleet: Fleet, acting: frozenset[HostName], rules: Rules) -> Iterator
 
 
 def _canary_kubelets(intents: Sequence[Intent], rules: Rules) -> Iterator[str]:
-    restarted = [i for i in intents if i.acts and i.change and any(r.startswith("unit ") for r in i.change.reasons)]
+    restarted = [i for i in intents if i.acts and i.change is not None and changes_node_units(i.change)]
     control = any(i.host.role.is_control_plane for i in restarted)
     ahead = [i.host.name for i in restarted if i.host.name in rules.canaries and not i.host.role.is_control_plane]
     if control and ahead:
@@ -68,11 +69,11 @@ def _canary_kubelets(intents: Sequence[Intent], rules: Rules) -> Iterator[str]:
         )
 
 
-def _stopping(fleet: Fleet, rules: Rules) -> Iterator[str]:
+def _stopping(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> Iterator[str]:
     if rules.max_failures is None:
         yield "failures never stop this run (on_failure: continue)"
         return
-    back = fleet.strategy.on_failure.rolls_back
+    back = fleet.strategy.on_failure.rolls_back and any(i.acts and i.back is not None for i in intents)
     then = "a host that fails is taken back to what it ran before" if back else "a host that fails stays as it is"
     when = f"more than {hosts(rules.max_failures)} failed" if rules.max_failures else "the first failure"
     yield f"{then}; after {when} no other host begins"

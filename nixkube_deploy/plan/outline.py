@@ -3,13 +3,18 @@
 It draws nothing itself.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
+from nixkube_deploy.plan.wording import hosts
 
 ASIDE = frozenset({"undrain", "rollback", "rollback-gate", "rollback-uncordon"})
 """Steps that run only when another failed."""
+
+ROW = 3
+"""Waves in a row from which on they are drawn together."""
 
 
 def chains(plan: Plan) -> Mapping[HostName, tuple[str, ...]]:
@@ -21,26 +26,55 @@ def chains(plan: Plan) -> Mapping[HostName, tuple[str, ...]]:
     return {host: tuple(sorted(steps, key=ASIDE.__contains__)) for host, steps in found.items()}
 
 
-def waves(plan: Plan) -> Mapping[int, list[HostPlan]]:
-    """The hosts of each wave, in wave order and within it in the order in which they would like to go."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stretch:
+    """One wave, or several in a row of as many hosts each, which nobody wants to read one by one."""
+
+    title: str
+    first: int
+    members: tuple[HostPlan, ...]
+
+
+def stretches(plan: Plan) -> list[Stretch]:
+    """The waves in their order, long rows of equal ones drawn together."""
     rank = {host: number for number, host in enumerate(plan.graph.sections)}
-    found: dict[int, list[HostPlan]] = {}
+    waves: dict[int, list[HostPlan]] = {}
     for host in sorted((h for h in plan.hosts if h.host in rank), key=lambda h: rank[h.host]):
-        found.setdefault(plan.graph.sections[host.host].wave, []).append(host)
-    return dict(sorted(found.items()))
+        waves.setdefault(plan.graph.sections[host.host].wave, []).append(host)
+    rows: list[list[int]] = []
+    for wave in sorted(waves):
+        if rows and _alike(plan, waves[rows[-1][-1]], waves[wave]):
+            rows[-1].append(wave)
+        else:
+            rows.append([wave])
+    return [stretch for row in rows for stretch in _drawn(plan, row, waves)]
 
 
-def wave_title(plan: Plan, wave: int, members: Iterable[HostPlan]) -> str:
-    """``wave 1 (canary)``."""
+def _alike(plan: Plan, before: list[HostPlan], wave: list[HostPlan]) -> bool:
+    return len(before) == len(wave) and not _remark(plan, before) and not _remark(plan, wave)
+
+
+def _drawn(plan: Plan, row: list[int], waves: Mapping[int, list[HostPlan]]) -> Iterator[Stretch]:
+    if len(row) < ROW:
+        for wave in row:
+            title = f"wave {wave}{_remark(plan, waves[wave])}"
+            yield Stretch(title=title, first=wave, members=tuple(waves[wave]))
+        return
+    each = hosts(len(waves[row[0]]))
+    members = tuple(host for wave in row for host in waves[wave])
+    yield Stretch(title=f"waves {row[0]}..{row[-1]}, {each} each", first=row[0], members=members)
+
+
+def _remark(plan: Plan, members: Iterable[HostPlan]) -> str:
     names = {host.host for host in members}
     if names <= plan.graph.rules.canaries:
-        return f"wave {wave} (canary)"
-    return f"wave {wave} (already unavailable)" if names <= plan.graph.rules.unhealthy else f"wave {wave}"
+        return " (canary)"
+    return " (already unavailable)" if names <= plan.graph.rules.unhealthy else ""
 
 
-def grouped(hosts: Iterable[HostPlan], key: Callable[[HostPlan], Hashable]) -> list[list[HostPlan]]:
+def grouped(given: Iterable[HostPlan], key: Callable[[HostPlan], Hashable]) -> list[list[HostPlan]]:
     """Hosts with equal keys together, groups and hosts in the order of their first appearance."""
     groups: dict[Hashable, list[HostPlan]] = {}
-    for host in hosts:
+    for host in given:
         groups.setdefault(key(host), []).append(host)
     return list(groups.values())

@@ -7,7 +7,7 @@ from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.assemble import assemble
-from nixkube_deploy.plan.classify import pending_reboot, profile_drifted
+from nixkube_deploy.plan.classify import never_booted, profile_drifted
 from nixkube_deploy.plan.difference import short
 from nixkube_deploy.plan.guard import missing
 from nixkube_deploy.plan.intent import Intent, intend, without_drain
@@ -33,8 +33,7 @@ def _intend(fleet: Fleet, host: Host, prepared: Prepared, *, asked: bool) -> Int
         return replace(known, change=Change(kind=ChangeClass.UNCHANGED), skipped="does not run NixOS")
     change = Change(kind=ChangeClass.UNCHANGED)
     if asked:
-        pending = tuple(f"running system was never booted: {reason}" for reason in pending_reboot(facts))
-        change = Change(kind=ChangeClass.REBOOT, reasons=pending or ("a reboot was asked for",))
+        change = Change(kind=ChangeClass.REBOOT, reasons=never_booted(facts) or ("a reboot was asked for",))
     made = intend(host, facts, change, facts.current, fleet.cluster.distribution)
     if asked and profile_drifted(facts):
         drift = f"{short(facts.profile or '')} was to be booted next; this reboot keeps the running system instead"

@@ -6,8 +6,7 @@ from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.fleet import Activator, Distribution
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.model.strategy import RebootPolicy
-from nixkube_deploy.plan.difference import short
+from nixkube_deploy.plan.classify import changes_node_units, waits_for_boot
 from nixkube_deploy.plan.intent import Intent
 
 ONE_SHOT_LOADER = "systemd-boot"
@@ -29,7 +28,7 @@ def risks(intent: Intent, distribution: Distribution, control_plane: frozenset[H
         found += _of_booting(intent, facts)
         found += _of_draining(intent, facts, distribution)
         found += _of_activating(intent, facts)
-    if intent.host.policy.reboot is RebootPolicy.NEVER and any("not booted" in r for r in intent.change.reasons):
+    if waits_for_boot(intent.change):
         found.append("the new kernel waits for the next reboot")
     return tuple(found)
 
@@ -45,14 +44,19 @@ def _of_installing(intent: Intent, facts: HostFacts) -> Iterator[str]:
 
 
 def _of_the_control_plane(intent: Intent, distribution: Distribution, members: frozenset[HostName]) -> Iterator[str]:
-    reasons = intent.change.reasons if intent.change is not None else ()
-    if intent.host.name not in members or not distribution.has_kubelet or not intent.kind.takes_node_down:
+    change = intent.change
+    if (
+        change is None
+        or intent.host.name not in members
+        or not distribution.has_kubelet
+        or not intent.kind.takes_node_down
+    ):
         return
     if len(members) == 1:
         yield "the only control-plane host: the Kubernetes API is away while it restarts"
     if len(members) == NO_QUORUM_TO_SPARE:
         yield "one of two control-plane hosts: etcd between them has no quorum while this one is away"
-    if intent.back is not None and any(reason.startswith("unit ") for reason in reasons):
+    if intent.back is not None and changes_node_units(change):
         yield "going back across a minor version of etcd is not safe: if this change brings one, use on_failure: halt"
 
 
@@ -63,7 +67,7 @@ def _of_booting(intent: Intent, facts: HostFacts) -> Iterator[str]:
         which = "an unknown boot loader" if facts.loader == "unknown" else f"loader {facts.loader}"
         yield f"{which} has no one-shot entry: a kernel that hangs does not fall back at a power cycle"
     if not intent.activates and intent.back is not None:
-        yield f"going back means booting {short(intent.back.system)}, the system of the kernel it runs now"
+        yield "going back means booting the older system that the kernel it runs now came with"
 
 
 def _of_draining(intent: Intent, facts: HostFacts, distribution: Distribution) -> Iterator[str]:
@@ -94,6 +98,6 @@ _ACTIVATOR_LIMITS = {
         "nixos-rebuild arms nothing on the host: if the controller dies in a bad switch, the host stays there",
     ),
     Activator.DEPLOY_RS: (
-        "deploy-rs's magic rollback covers neither a reboot nor the health of services; an interrupted activation dies",
+        "deploy-rs's magic rollback covers no reboot and no service, and an interrupted activation dies",
     ),
 }

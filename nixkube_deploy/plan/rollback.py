@@ -58,7 +58,7 @@ def _contents(target: StorePath, facts: HostFacts, prepared: Prepared) -> System
 
 
 def _assumed(current: SystemContents, target: StorePath, host: Host, distribution: Distribution) -> Change:
-    system = f"system: {step(current.path, target)}"
+    system = f"system: {step(current.path, target)}".replace(f"nixos-system-{host.name}-", "nixos-")
     if host.policy.reboot is not RebootPolicy.NEVER:
         return Change(kind=ChangeClass.REBOOT, reasons=(system, "its kernel is not known here, so it may be another"))
     kind = ChangeClass.NODE_RESTART if distribution.has_kubelet else ChangeClass.LIVE

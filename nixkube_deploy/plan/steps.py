@@ -53,7 +53,7 @@ EMPTIED = frozenset({"cordon", "drain"})
 
 WAIT_MARGIN = 60.0
 """Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
-SHORT, ACTIVATION, COPYING, PHASE, INSTALLING = 60.0, 900.0, 3600.0, 1800.0, 7200.0
+SHORT, COPYING, PHASE, INSTALLING = 60.0, 3600.0, 1800.0, 7200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +72,6 @@ class Settings:
     rolls_back: bool
     staged: bool
     """Whether there is a barrier to wait for."""
-
-    @property
-    def boot_deadline(self) -> float:
-        """A machine gets as long to come back as its kubelet gets to become Ready."""
-        return self.gates.kubelet.timeout + WAIT_MARGIN
 
     @property
     def gate_deadline(self) -> float:
@@ -154,7 +149,7 @@ def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
     if intent.kind is ChangeClass.INSTALL:
         yield from _install(intent)
     else:
-        yield from _change(intent, settings)
+        yield from _change(intent)
     yield from _judge(intent, settings)
     yield from _give_back(intent)
 
@@ -181,8 +176,8 @@ def _install(intent: Intent) -> Iterator[_Step]:
         )
 
 
-def _change(intent: Intent, settings: Settings) -> Iterator[_Step]:
-    host, facts, target = intent.host.name, intent.facts, intent.target
+def _change(intent: Intent) -> Iterator[_Step]:
+    host, policy, facts, target = intent.host.name, intent.host.policy, intent.facts, intent.target
     assert facts is not None
     assert target is not None
     reboots = intent.kind is ChangeClass.REBOOT
@@ -197,12 +192,12 @@ def _change(intent: Intent, settings: Settings) -> Iterator[_Step]:
                 way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
             ),
             pool=Pool.SSH,
-            timeout=ACTIVATION,
+            timeout=policy.activation_timeout + WAIT_MARGIN,
             retry=ACTIVATE,
         )
     if reboots:
         action = RebootHost(host=host, closure=target, boot_id=facts.boot_id)
-        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=settings.boot_deadline)
+        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=policy.reboot_timeout + WAIT_MARGIN)
 
 
 def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
@@ -284,17 +279,17 @@ def _aside(host: HostName, name: str, action: Action, failed: frozenset[TaskId] 
 
 def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings: Settings) -> list[Task]:
     """Back to what worked, through the same gate; the Node is given back only behind it."""
-    host = intent.host.name
-    reboot = intent.kind is ChangeClass.REBOOT
+    host, policy = intent.host.name, intent.host.policy
+    reboots = intent.kind is ChangeClass.REBOOT
     roll_back = Task(
         id=task_id(host, "rollback"),
-        action=RollBack(host=host, way_back=way_back, reboot=reboot),
+        action=RollBack(host=host, way_back=way_back, reboot=reboots, reboot_timeout=policy.reboot_timeout),
         host=host,
         pool=Pool.WAIT,
         on_failure_of=_ids(main, ROLLED_BACK),
         section=host,
         retry=ACTIVATE,
-        timeout=ACTIVATION + settings.boot_deadline,
+        timeout=policy.activation_timeout + policy.reboot_timeout + WAIT_MARGIN,
     )
     gate = Task(
         id=task_id(host, "rollback-gate"),

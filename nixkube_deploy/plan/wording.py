@@ -8,6 +8,8 @@ from nixkube_deploy.model.names import HostName
 
 RANGE = 3
 """Names in a row from which on ``first..last`` reads better than the list."""
+SHOWN = 60
+"""Parts of a list that a person may still read."""
 
 
 def hosts(count: int) -> str:
@@ -18,9 +20,11 @@ def hosts(count: int) -> str:
 def host_list(names: Iterable[HostName]) -> str:
     """Names with runs of consecutive numbers drawn together, and their number where that hides it."""
     given = list(names)
-    parts = [_said(run) for run in _runs(given)]
-    text = ", ".join(parts)
-    return f"{text} ({hosts(len(given))})" if ".." in text else text
+    runs = _runs(given)
+    text = ", ".join(_said(run) for run in runs[:SHOWN])
+    if len(runs) > SHOWN:
+        text += f" and {len(given) - sum(map(len, runs[:SHOWN]))} more"
+    return f"{text} ({hosts(len(given))})" if len(given) >= RANGE and (".." in text or len(runs) > SHOWN) else text
 
 
 def _runs(names: list[HostName]) -> list[list[HostName]]:
