@@ -1,0 +1,192 @@
+"""Tables for commands that only look: ``status``, ``runs``, ``check``, ``exec``.
+
+Rows are plain values that the caller fills. It deliberately gathers nothing and knows no other room's types.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.text import Text
+
+from nixkube_deploy.model.event import Outcome
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.ui.columns import Column, columns_text
+from nixkube_deploy.ui.durations import day_and_time, duration
+from nixkube_deploy.ui.failure import failure_text
+from nixkube_deploy.ui.sanitize import clean, clean_lines
+
+_GIB = 2**30
+_LOW_DISK = 2 * _GIB
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRow:
+    """What ``status`` says of one host. None and empty mean: not known, or not asked."""
+
+    host: str
+    reachable: bool
+    generation: int | None = None
+    drift: bool | None = None
+    """Whether it runs something else than its flake says."""
+    kernel: str = ""
+    reboot_pending: bool = False
+    kubelet: str = ""
+    ready: bool | None = None
+    """None: no Node."""
+    cordoned: str = ""
+    """By whom, or ``yes``."""
+    disk: int | None = None
+    """Free bytes in the store."""
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRow:
+    """One run in the list of runs."""
+
+    run: str
+    inventory: str = ""
+    started: float | None = None
+    seconds: float | None = None
+    outcome: Outcome | None = None
+    """None: unfinished."""
+    hosts: int = 0
+    failed: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindingRow:
+    """One thing that was checked; ``failure`` is None when it is fine."""
+
+    subject: str
+    check: str
+    detail: str = ""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputRow:
+    """What a command printed on one host, or why there is nothing."""
+
+    host: str
+    exit_code: int | None = None
+    output: str = ""
+    failure: Failure | None = None
+
+
+def status_text(rows: Sequence[StatusRow], width: int) -> Text:
+    """One row a host, and a line of totals."""
+    columns = [
+        Column("HOST"),
+        Column("SSH"),
+        Column("GEN", right=True),
+        Column("CONFIG"),
+        Column("KERNEL"),
+        Column("REBOOT"),
+        Column("KUBELET"),
+        Column("NODE"),
+        Column("CORDONED"),
+        Column("FREE", right=True),
+        Column("NOTE", gives=True),
+    ]
+    table = columns_text(columns, [_status_cells(row) for row in rows], width)
+    return Text("\n\n").join([table, Text(_status_totals(rows))])
+
+
+def runs_text(rows: Sequence[RunRow], width: int) -> Text:
+    """The runs this controller knows."""
+    if not rows:
+        return Text("No runs yet.")
+    columns = [
+        Column("RUN"),
+        Column("STARTED (UTC)"),
+        Column("TOOK", right=True),
+        Column("HOSTS", right=True),
+        Column("FAILED", right=True),
+        Column("OUTCOME"),
+        Column("INVENTORY", gives=True),
+        Column("NOTE", gives=True),
+    ]
+    return columns_text(columns, [_run_cells(row) for row in rows], width)
+
+
+def findings_text(rows: Sequence[FindingRow], width: int) -> Text:
+    """What was checked, then everything that is wrong in full, then the count."""
+    columns = [Column("SUBJECT"), Column("CHECK"), Column("RESULT"), Column("DETAIL", gives=True)]
+    cells: list[list[Text | str]] = [
+        [
+            clean(row.subject),
+            clean(row.check),
+            Text("ok", style="green") if row.failure is None else Text("FAILED", style="bold red"),
+            clean(row.detail if row.failure is None else row.failure.message),
+        ]
+        for row in rows
+    ]
+    wrong = [row for row in rows if row.failure is not None]
+    parts = [columns_text(columns, cells, width)]
+    parts += [failure_text(f"{row.subject}: {row.check}", row.failure, width) for row in wrong if row.failure]
+    parts.append(Text(f"{len(rows) - len(wrong)} of {len(rows)} checks passed."))
+    return Text("\n\n").join(parts)
+
+
+def output_text(row: OutputRow, width: int) -> Text:
+    """One host's output under its name, each line marked so that no host can pose as another."""
+    if row.failure is not None:
+        return failure_text(row.host, row.failure, width)
+    fine = row.exit_code == 0
+    text = Text.assemble((f"{clean(row.host)}: exit code {row.exit_code}", "green" if fine else "bold red"))
+    for line in clean_lines(row.output.splitlines()):
+        text.append(f"\n  | {line}")
+    return text
+
+
+def _status_cells(row: StatusRow) -> list[Text | str]:
+    if not row.reachable:
+        down = Text("down", style="bold red")
+        return [clean(row.host), down, "", "", "", "", "", "", "", "", Text(clean(row.note), style="red")]
+    return [
+        clean(row.host),
+        Text("up", style="green"),
+        "" if row.generation is None else str(row.generation),
+        "" if row.drift is None else Text("drifted", style="yellow") if row.drift else Text("current", style="green"),
+        clean(row.kernel),
+        Text("pending", style="yellow") if row.reboot_pending else "",
+        clean(row.kubelet),
+        "" if row.ready is None else Text("Ready", style="green") if row.ready else Text("NotReady", style="bold red"),
+        Text(clean(row.cordoned), style="yellow"),
+        _free(row.disk),
+        clean(row.note),
+    ]
+
+
+def _free(disk: int | None) -> Text | str:
+    if disk is None:
+        return ""
+    return Text(f"{disk / _GIB:.1f}G", style="bold red" if disk < _LOW_DISK else "")
+
+
+def _status_totals(rows: Sequence[StatusRow]) -> str:
+    counts = {
+        "down": sum(not row.reachable for row in rows),
+        "drifted": sum(row.drift is True for row in rows),
+        "with a reboot pending": sum(row.reboot_pending for row in rows),
+        "not Ready": sum(row.ready is False for row in rows),
+        "cordoned": sum(bool(row.cordoned) for row in rows),
+    }
+    wrong = ", ".join(f"{number} {words}" for words, number in counts.items() if number)
+    return f"{len(rows)} hosts: {wrong or 'all well'}."
+
+
+def _run_cells(row: RunRow) -> list[Text | str]:
+    outcome = "unfinished" if row.outcome is None else row.outcome.value
+    return [
+        row.run,
+        "" if row.started is None else day_and_time(row.started),
+        "" if row.seconds is None else duration(row.seconds),
+        str(row.hosts),
+        str(row.failed) if row.failed else "",
+        Text(outcome, style="green" if row.outcome is Outcome.CONVERGED else "yellow"),
+        clean(row.inventory),
+        Text(clean(row.note), style="red"),
+    ]

@@ -1,0 +1,52 @@
+"""What kind of terminal we talk to, if it is one: width, colour, whether pictures can be redrawn.
+
+It deliberately asks only the stream and the environment it is given.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+DEFAULT_WIDTH = 120
+"""Columns of a pipe or a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminal:
+    """One output stream, and how to write to it."""
+
+    stream: TextIO
+    console: Console
+    interactive: bool
+    """A terminal that can redraw; a dumb one cannot."""
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self.console.width
+
+    def show(self, text: Text) -> None:
+        """Print a text, with colours where they are wanted, never wrapped by us."""
+        self.console.print(text, soft_wrap=True)
+
+
+def open_terminal(stream: TextIO, environment: Mapping[str, str]) -> Terminal:
+    """Decide once. ``NO_COLOR`` (set and not empty) takes the colours, ``TERM=dumb`` and CI take the redrawing too."""
+    is_tty = stream.isatty()
+    dumb = environment.get("TERM", "") in {"dumb", "unknown", ""}
+    colours = is_tty and not dumb and not environment.get("NO_COLOR")
+    console = Console(
+        file=stream,
+        force_terminal=is_tty and not dumb,
+        no_color=not colours,
+        color_system="auto" if colours else None,
+        width=None if is_tty else DEFAULT_WIDTH,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        _environ=dict(environment),
+    )
+    return Terminal(stream=stream, console=console, interactive=is_tty and not dumb and not environment.get("CI"))
