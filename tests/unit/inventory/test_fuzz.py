@@ -51,11 +51,13 @@ def is_answered(text: str) -> None:
         assert all(c == "\n" or c.isprintable() for c in error.message + error.hint)  # noqa: PT017
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_answered(text: str) -> None:
     is_answered(text)
 
 
+@settings(deadline=None)
 @given(st.binary())
 @example(b"\xff\xfe")
 @example(b"\xed\xa0\x80")
@@ -66,12 +68,13 @@ def test_any_bytes_are_answered(data: bytes) -> None:
         assert error.message  # noqa: PT017
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(BITS), max_size=25).map("".join))
 def test_any_heap_of_yaml_is_answered(text: str) -> None:
     is_answered(text)
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_any_damaged_inventory_is_answered(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(EXAMPLES))
@@ -104,7 +107,7 @@ def paths(data: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [at, *(path for key, value in inner for path in paths(value, (*at, key)))]
 
 
-@settings(max_examples=400)
+@settings(deadline=None, max_examples=400)
 @given(st.data())
 def test_any_well_formed_structure_is_answered(data: st.DataObject) -> None:
     whole = json.loads(json.dumps(COMPLETE))

@@ -141,7 +141,7 @@ ANY = st.recursive(
 )
 
 
-@settings(max_examples=500)
+@settings(deadline=None, max_examples=500)
 @given(st.data())
 def test_parser_and_schema_agree_on_any_shape(data: st.DataObject) -> None:
     whole = json.loads(json.dumps(COMPLETE))

@@ -1,7 +1,7 @@
 """The selector against a naive model of sets."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nixkube_deploy.inventory.load import load_fleet
@@ -103,6 +103,7 @@ ATOMS = {
 FACTORS = st.tuples(st.booleans(), st.sampled_from(sorted(ATOMS)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(FACTORS, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_selection_is_set_arithmetic(terms: list[list[tuple[bool, str]]]) -> None:
     text = ",".join("&".join(("!" if no else "") + atom for no, atom in term) for term in terms)
@@ -122,6 +123,7 @@ def test_selection_is_set_arithmetic(terms: list[list[tuple[bool, str]]]) -> Non
             select(text, FLEET)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_names_hosts_or_is_a_usage_error(text: str) -> None:
     try:

@@ -4,7 +4,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nixkube_deploy.inventory.source import Mark, Source
@@ -44,6 +44,7 @@ def test_a_reference_to_a_secret_is_echoed(line: str) -> None:
     assert line in source(line).snippet(Mark(0, 0))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400), st.integers(0, 20), st.integers(0, 400), st.integers(1, 400))
 def test_a_snippet_is_two_short_printable_lines(text: str, line: int, column: int, length: int) -> None:
     shown = source(text).snippet(Mark(line, column, length))

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nixkube_deploy.inventory.shape import Unfit
@@ -44,6 +44,7 @@ def test_anything_else_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=366 * 86_400_000))
 def test_a_duration_that_is_shown_reads_back(milliseconds: int) -> None:
     assert parse_duration(show_duration(milliseconds / 1000)) == milliseconds / 1000
@@ -79,6 +80,7 @@ def test_anything_else_is_no_size(text: str) -> None:
         parse_size(text)
 
 
+@settings(deadline=None)
 @given(st.integers(min_value=0, max_value=1 << 39))
 def test_a_size_that_is_shown_reads_back(size: int) -> None:
     assert parse_size(show_size(size)) == size
