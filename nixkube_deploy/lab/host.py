@@ -90,7 +90,7 @@ class Setting:
     """Starts something that outlives a host's boot."""
     provided: Callable[["LabHost"], dict[str, str]]
     peers: dict[str, "LabHost"] = field(default_factory=dict)
-    reboot_seconds: float = 0.7
+    reboot_seconds: float = 0.5
 
 
 class LabHost:

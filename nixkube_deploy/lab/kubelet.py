@@ -11,10 +11,11 @@ from nixkube_deploy.lab.faults import FaultPlan
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.machine import Machine
 
-START_SECONDS = 0.3
-SETTLE_SECONDS = 0.25
-HEARTBEAT_SECONDS = 0.5
-FLAP_SECONDS = 0.6
+START_SECONDS = 0.25
+SETTLE_SECONDS = 0.2
+HEARTBEAT_SECONDS = 0.4
+FLAP_PERIOD, FLAP_READY = 1.3, 0.3
+"""Ready for a moment in every period: seen by some looks, held by none."""
 RESTART_SECONDS = 1.0
 UNITS = ("k3s.service", "rke2-server.service", "rke2-agent.service", "kubelet.service")
 _SUFFIX = {"k3s.service": "+k3s1", "rke2-server.service": "+rke2r1", "rke2-agent.service": "+rke2r1"}
@@ -106,7 +107,7 @@ class Kubelet:
         """What the kubelet thinks of itself."""
         if self.phase is not Phase.RUNNING or self.never_ready or now - self.since < SETTLE_SECONDS:
             return False
-        return now >= self.flap_until or int((now - self.since) / FLAP_SECONDS) % 2 == 1
+        return now >= self.flap_until or (now - self.since) % FLAP_PERIOD > FLAP_PERIOD - FLAP_READY
 
     def _register(self, now: float) -> None:
         machine = self.machine
@@ -126,8 +127,8 @@ class Kubelet:
     def _heartbeat(self, now: float) -> None:
         machine = self.machine
         ready = self.is_ready(now)
-        soon = SETTLE_SECONDS if not ready else HEARTBEAT_SECONDS
-        self.next_heartbeat = now + (soon if now >= self.flap_until else FLAP_SECONDS / 2)
+        restless = not ready or now < self.flap_until
+        self.next_heartbeat = now + (SETTLE_SECONDS / 2 if restless else HEARTBEAT_SECONDS)
         self.cluster.heartbeat(
             self.identity.node,
             ready=ready,

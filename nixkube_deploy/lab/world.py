@@ -40,7 +40,7 @@ class Wishes:
     real_time: bool = False
     bare: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    reboot_seconds: float = 0.7
+    reboot_seconds: float = 0.5
 
 
 @dataclass(slots=True)
