@@ -22,6 +22,8 @@ class Node:
     ready: str = "Unknown"
     ready_reason: str = ""
     ready_message: str = ""
+    ready_since: str = ""
+    """The Ready condition's lastTransitionTime, as the API wrote it: compared, never read as a time."""
     unschedulable: bool = False
     annotations: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)

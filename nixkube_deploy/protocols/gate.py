@@ -22,6 +22,7 @@ __all__ = ["GateWorld", "open_gate", "soak"]
 FIRST_POLL = 0.25
 """Seconds between the first two looks; each pause is half as long again as the one before, up to LAST_POLL."""
 LAST_POLL = 2.0
+LOOKS_WHILE_HOLDING = 6
 SOAK_TOLERANCE = 15.0
 """Seconds a soaking host may be unhealthy without a break: kubelets and readiness probes flap after a restart."""
 LOG_PATIENCE = 15.0
@@ -80,10 +81,11 @@ async def soak(world: GateWorld, host: Host, action: Soak, report: Report) -> No
 
 
 def _pause(watch: Watch, now: float, ready_for: float, pause: float) -> float:
-    """The next pause; the last one ends exactly when the holding time does."""
+    """The next pause. A short holding time is looked at often, and its last look is exactly at its end."""
     if watch.holding_since is None:
-        return pause
-    return min(pause, max(watch.holding_since + ready_for - now, 0.01))
+        return FIRST_POLL if watch.passes else pause
+    often = max(ready_for / LOOKS_WHILE_HOLDING, FIRST_POLL)
+    return min(pause, often, max(watch.holding_since + ready_for - now, 0.01))
 
 
 def _opened(watch: Watch, elapsed: float, ready_for: float) -> str:
@@ -105,8 +107,9 @@ class _Vigil:
 
     async def look(self, report: Report) -> Watch:
         """One more look, folded in; what is closed is reported whenever it is something else than before."""
-        self._renewals, conjuncts = await look(self._world, self._host, self._expect, self._renewals, self._gates)
-        self._watch = watch_on(self._watch, self._world.clock.monotonic(), conjuncts)
+        seen = await look(self._world, self._host, self._expect, self._renewals, self._gates)
+        self._renewals = seen.renewals
+        self._watch = watch_on(self._watch, self._world.clock.monotonic(), seen.conjuncts, seen.epoch)
         closed = frozenset(conjunct.name for conjunct in self._watch.closed)
         if closed != self._told:
             waiting = "; ".join(f"{conjunct.name}: {conjunct.seen}" for conjunct in self._watch.closed)

@@ -31,6 +31,7 @@ from nixkube_deploy.protocols.verdict import (
     Observation,
     Renewals,
     count_renewals,
+    epoch_of,
     verdict,
 )
 
@@ -64,9 +65,16 @@ class GateWorld:
     """Tells which unit's log to quote when the kubelet does not come back."""
 
 
-async def look(
-    world: GateWorld, host: Host, expect: Expectation, renewals: Renewals, gates: Gates | None
-) -> tuple[Renewals, tuple[Conjunct, ...]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One observation's conjuncts, and what the next look has to know of it."""
+
+    conjuncts: tuple[Conjunct, ...]
+    renewals: Renewals
+    epoch: str
+
+
+async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Renewals, gates: Gates | None) -> Look:
     """Look stage by stage, no further than the first stage with something closed.
 
     Raises:
@@ -87,7 +95,7 @@ async def look(
     if gates is not None and all(conjunct.holds for conjunct in found):
         seen = replace(seen, users=await ask_users(world, host, gates))
         found = verdict(expect, seen, renewals)
-    return renewals, found
+    return Look(conjuncts=found, renewals=renewals, epoch=epoch_of(seen))
 
 
 async def see_host(world: GateWorld, host: Host, *, kubelet: bool) -> HostSeen | str:

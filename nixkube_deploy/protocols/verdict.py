@@ -95,6 +95,8 @@ class Watch:
     """When the last unbroken holding began, at its second pass."""
     closed_since: Mapping[str, float] = field(default_factory=dict)
     last: tuple[Conjunct, ...] = ()
+    epoch: str = ""
+    """What ``epoch_of`` said at the last look."""
 
     @property
     def closed(self) -> tuple[Conjunct, ...]:
@@ -106,16 +108,24 @@ class Watch:
         return self.holding_since is not None and at - self.holding_since >= ready_for
 
 
-def watch_on(watch: Watch, at: float, conjuncts: tuple[Conjunct, ...]) -> Watch:
-    """The watch after one more look. A conjunct that closes again starts the holding time anew; nothing fails here."""
+def epoch_of(seen: Observation) -> str:
+    """Since when the Node has been Ready, in the API's words: it changes when the Node flapped between two looks."""
+    node = seen.node.node if isinstance(seen.node, NodeSeen) else None
+    return node.ready_since if node is not None else ""
+
+
+def watch_on(watch: Watch, at: float, conjuncts: tuple[Conjunct, ...], epoch: str = "") -> Watch:
+    """The watch after one more look. Something that closed, even between looks, starts the holding time anew."""
     passed = bool(conjuncts) and all(conjunct.holds for conjunct in conjuncts)
-    passes = watch.passes + 1 if passed else 0
-    since = watch.holding_since if passed else None
+    unbroken = passed and epoch == watch.epoch
+    passes = (watch.passes if unbroken else 0) + 1 if passed else 0
+    since = watch.holding_since if unbroken else None
     return Watch(
         passes=passes,
         holding_since=at if since is None and passes >= PASSES else since,
         closed_since={c.name: watch.closed_since.get(c.name, at) for c in conjuncts if not c.holds},
         last=conjuncts,
+        epoch=epoch,
     )
 
 

@@ -101,19 +101,20 @@ def test_conjuncts_have_distinct_names_and_say_something(breakage) -> None:
     assert all(conjunct.seen and conjunct.expected for conjunct in found if conjunct.name != "http")
 
 
-looks = st.lists(st.tuples(st.floats(0.01, 5), st.booleans()), max_size=40)
+looks = st.lists(st.tuples(st.floats(0.01, 5), st.booleans(), st.sampled_from(["t1", "t1", "t1", "t2"])), max_size=40)
 
 
 @settings(max_examples=300)
 @given(looks, st.floats(0, 10))
 def test_it_opens_exactly_when_an_unbroken_run_of_passes_is_long_enough(
-    steps: list[tuple[float, bool]], ready_for: float
+    steps: list[tuple[float, bool, str]], ready_for: float
 ) -> None:
-    watch, at, run = Watch(), 0.0, []
-    for pause, passed in steps:
+    watch, at, run, before = Watch(), 0.0, [], ""
+    for pause, passed, epoch in steps:
         at += pause
-        run = [*run, at] if passed else []
-        watch = watch_on(watch, at, (Conjunct(name="c", holds=passed, expected="", seen=""),))
+        run = [] if not passed else [*run, at] if epoch == before else [at]
+        before = epoch
+        watch = watch_on(watch, at, (Conjunct(name="c", holds=passed, expected="", seen=""),), epoch)
 
         should = len(run) >= PASSES and at - run[PASSES - 1] >= ready_for
         assert watch.is_open(at, ready_for) is should

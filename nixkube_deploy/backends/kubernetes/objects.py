@@ -24,6 +24,7 @@ def node_from(data: Mapping[str, Any]) -> Node:
         ready=ready.get("status", "Unknown"),
         ready_reason=ready.get("reason") or "",
         ready_message=ready.get("message") or "",
+        ready_since=ready.get("lastTransitionTime") or "",
         unschedulable=bool(spec.get("unschedulable")),
         annotations=_part(meta, "annotations"),
         labels=_part(meta, "labels"),

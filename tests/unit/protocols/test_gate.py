@@ -180,6 +180,15 @@ async def test_an_opening_flap_only_starts_the_holding_time_anew() -> None:
     assert any("ready: Ready=False (KubeletNotReady)" in line for line in bench.said)
 
 
+async def test_a_flap_between_two_looks_is_noticed_by_the_condition_s_own_time() -> None:
+    bench = Bench()
+    async with anyio.create_task_group() as group:
+        group.start_soon(after, 40, lambda: bench.change_node(ready_since="later"))
+        await bench.open()
+
+    assert 40 + 30 <= anyio.current_time() < 40 + 30 + 5
+
+
 async def test_a_restart_of_the_api_is_waited_for() -> None:
     bench = Bench()
     bench.cluster.down_for(100)
