@@ -35,7 +35,7 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
         halves.survey = await survey(world, hosts, say)
 
     async def think() -> None:
-        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
+        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts)
         say(f"evaluated {len(halves.evaluation.hosts)} of {len(hosts)} hosts")
 
     async with anyio.create_task_group() as group:

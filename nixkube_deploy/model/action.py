@@ -146,6 +146,8 @@ class RollBack:
     host: HostName
     way_back: WayBack
     reboot: bool
+    reboot_timeout: float = 600.0
+    """Seconds until a host that was told to reboot counts as lost."""
 
 
 Action = (

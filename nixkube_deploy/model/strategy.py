@@ -102,6 +102,10 @@ class HostPolicy:
     soak: float = 60.0
     drain: DrainOptions = DrainOptions()
     reboot: RebootPolicy = RebootPolicy.AUTO
+    reboot_timeout: float = 600.0
+    """Seconds a host may take to answer again with a new boot id."""
+    activation_timeout: float = 900.0
+    """Seconds an activation may take before its outcome counts as unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
