@@ -20,7 +20,8 @@ from nixkube_deploy.protocols.verdict import Expectation, Renewals, Watch, watch
 __all__ = ["GateWorld", "open_gate", "soak"]
 
 FIRST_POLL = 0.25
-"""Seconds between the first two looks; each pause is half as long again as the one before, up to LAST_POLL."""
+"""Seconds between the first two looks; each pause is longer than the one before, up to LAST_POLL."""
+SLOWING = 1.25
 LAST_POLL = 2.0
 LOOKS_WHILE_HOLDING = 6
 SOAK_TOLERANCE = 15.0
@@ -48,7 +49,7 @@ async def open_gate(world: GateWorld, host: Host, action: OpenGate, report: Repo
             if watch.is_open(world.clock.monotonic(), kubelet.ready_for):
                 return _opened(watch, world.clock.monotonic() - began, kubelet.ready_for)
             await anyio.sleep(_pause(watch, world.clock.monotonic(), kubelet.ready_for, pause))
-            pause = min(pause * 1.5, LAST_POLL)
+            pause = min(pause * SLOWING, LAST_POLL)
     raise await vigil.failure(
         f"{host.name} is not back after {kubelet.timeout:g} s", f"everything to hold for {kubelet.ready_for:g} s"
     )
