@@ -88,7 +88,7 @@ async def run_plan(
 ) -> Report:
     """Execute a plan under its journal; a run id that is on disk already is taken up where it stopped."""
     with open_journal(state, run, plan, world.clock) as ledger:
-        async with console.watch(plan, run) as sinks:
+        async with console.watch(plan, run, ledger.past) as sinks:
             outcome = await execute(
                 Execution(
                     graph=plan.graph,

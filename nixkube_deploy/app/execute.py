@@ -16,7 +16,7 @@ from nixkube_deploy.app.perform import Performer
 from nixkube_deploy.app.world import World
 from nixkube_deploy.engine.limits import Limits
 from nixkube_deploy.engine.run import Run, RunWorld
-from nixkube_deploy.model.action import SwitchConfiguration
+from nixkube_deploy.model.action import DrainNode, SwitchConfiguration
 from nixkube_deploy.model.event import Outcome
 from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.task import TaskGraph
@@ -62,6 +62,7 @@ async def execute(execution: Execution, world: World) -> Outcome:
 
 def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
     nodes = NodeDirectory(world, dict(execution.known_nodes))
+    actions = [task.action for task in execution.graph.values()]
     performer = Performer(
         world=world,
         run=execution.run,
@@ -77,7 +78,8 @@ def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
             resolve=execution.resolve,
             distribution=world.fleet.cluster.distribution,
         ),
-        switches={a.host: a for t in execution.graph.values() if isinstance(a := t.action, SwitchConfiguration)},
+        switches={a.host: a for a in actions if isinstance(a, SwitchConfiguration)},
+        drains={a.host: a for a in actions if isinstance(a, DrainNode)},
     )
     run_world = RunWorld(
         clock=world.clock,

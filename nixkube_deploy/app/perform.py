@@ -49,6 +49,8 @@ class Performer:
     gate_world: GateWorld
     switches: Mapping[HostName, SwitchConfiguration]
     """Each host's own switch in this graph; a host another run left half done has none."""
+    drains: Mapping[HostName, DrainNode]
+    """Hosts this graph empties first."""
 
     async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
         """Do it; every arm is safe to repeat after a crash."""
@@ -67,7 +69,7 @@ class Performer:
             case SwitchConfiguration():
                 return await self._switch(task.action, attempt)
             case RebootHost():
-                return await self._reboot(task.action, task.timeout, attempt)
+                return await self._reboot(task.action, attempt)
             case ProveHost(host=name):
                 warnings = await reboot.prove(self.world.shell, self._host(name), task.action)
                 return Done(detail="; ".join(warnings))
@@ -129,11 +131,23 @@ class Performer:
             dead_man=self.world.fleet.gates.kubelet.timeout + DEAD_MAN_MARGIN,
         )
 
-    async def _reboot(self, action: RebootHost, deadline: float, attempt: Attempt) -> Done:
+    async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:
         host = self._host(action.host)
+        await self._drain_again(host, attempt)
         self.locks.release(host)
+        deadline = host.policy.reboot_timeout
         changed = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
         return Done(changed=changed)
+
+    async def _drain_again(self, host: Host, attempt: Attempt) -> None:
+        """Pods may have come since the drain (somebody uncordoned the node): right before the reboot, look again."""
+        drained = self.drains.get(host.name)
+        if drained is None:
+            return
+        cluster, node = self._cluster(), await self.nodes.find(host)
+        if left := await disruption.still_drained(cluster, node, drained.options):
+            attempt.report(f"draining again: {', '.join(left)} came back")
+            await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)
 
     async def _gate(self, action: OpenGate, attempt: Attempt) -> Done:
         host = self._host(action.host)

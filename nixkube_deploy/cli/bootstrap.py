@@ -28,8 +28,8 @@ def command(
 ) -> int:
     """Install NixOS on bare or foreign machines with nixos-anywhere, several at once, phase by phase.
 
-    The disks named in the inventory are wiped. A machine that already runs NixOS, is a member of the cluster, or is
-    not the one the inventory expects is refused, unless --yes-wipe names it.
+    The disks named in the inventory are wiped. A machine that is a member of the cluster, or is not the one the
+    inventory expects, is refused unless --yes-wipe names it; one that already runs NixOS is switched, never wiped.
 
     \b
     deploy bootstrap inventory.yaml --on 'w4,w5'

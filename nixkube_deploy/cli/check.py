@@ -25,6 +25,7 @@ def command(inventory: Path, on: str | None, explain: str | None, static: bool, 
     """
     from nixkube_deploy.app.views import check, check_static, explain_host
     from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.cli.tables import show_findings
 
     if explain is not None:
         click.echo(explain_host(inventory, explain))
@@ -35,5 +36,5 @@ def command(inventory: Path, on: str | None, explain: str | None, static: bool, 
         click.echo(check_static(request))
         return 0
     findings = run_async(check, request, console)
-    console.show_findings(findings)
+    show_findings(console, findings)
     return 3 if any(finding.failure for finding in findings) else 0

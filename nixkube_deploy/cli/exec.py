@@ -26,8 +26,11 @@ def command(
     deploy exec --on @workers inventory.yaml -- uname -r
     deploy exec --root inventory.yaml -- 'journalctl -u k3s -n 5 | tail -1'
     """
+    from functools import partial
+
     from nixkube_deploy.app.views import run_command
     from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.cli.tables import show_output
     from nixkube_deploy.ports.shell import Command
 
     if words[0] == "--":
@@ -37,6 +40,7 @@ def command(
     argv = ("sh", "-c", words[0]) if len(words) == 1 else words
     console = open_console(as_json=as_json)
     wanted = Command(argv=argv, privileged=privileged, timeout=timeout)
-    outputs = run_async(run_command, make_request(inventory, on), wanted, console.show_output)
-    console.show_outputs(outputs)
+    outputs = run_async(run_command, make_request(inventory, on), wanted, partial(show_output, console))
+    if as_json:
+        console.print_json(outputs)
     return 0 if all(output.ok for output in outputs) else 4

@@ -28,6 +28,8 @@ from nixkube_deploy.cli.options import (
 def command(inventory: Path, on: str | None, **options: Any) -> int:
     """Show everything apply would do, per host: class, reasons, waves, risks. Touches nothing.
 
+    Exits 3 when a host cannot be planned.
+
     \b
     deploy plan inventory.yaml
     deploy plan inventory.yaml --graph mermaid > plan.mmd
@@ -52,4 +54,6 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
         click.echo(mermaid(made) if graph == "mermaid" else dot(made))
     else:
         click.echo(describe(made))
+    if any(host.problem is not None for host in made.hosts):
+        return 3
     return 2 if detailed and made.changes_anything else 0

@@ -16,5 +16,6 @@ def command(as_json: bool) -> None:
     """
     from nixkube_deploy.app.views import list_runs
     from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.cli.tables import show_runs
 
-    open_console(as_json=as_json).show_runs(list_runs())
+    show_runs(open_console(as_json=as_json), list_runs())

@@ -17,5 +17,6 @@ def command(run: str | None, as_json: bool) -> None:
     """
     from nixkube_deploy.app.views import read_run
     from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.cli.tables import show_run
 
-    open_console(as_json=as_json).show_run(read_run(run))
+    show_run(open_console(as_json=as_json), read_run(run))

@@ -23,14 +23,17 @@ def command(inventory: Path, on: str | None, watch: bool, interval: float, no_ev
     deploy status inventory.yaml
     deploy status inventory.yaml --on zone=a --watch
     """
+    from functools import partial
+
     from nixkube_deploy.app.views import status, watch_status
     from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.cli.tables import show_status
 
     console = open_console(as_json=as_json)
     request = make_request(inventory, on)
     if watch:
-        run_async(watch_status, request, not no_eval, interval, console.show_status)
+        run_async(watch_status, request, not no_eval, interval, partial(show_status, console))
         return 0
     rows = run_async(status, request, console, not no_eval)
-    console.show_status(rows)
+    show_status(console, rows)
     return 0 if all(row.reachable and not row.drifted for row in rows) else 4

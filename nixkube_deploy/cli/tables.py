@@ -1,0 +1,103 @@
+"""What commands that only look print: rows for people, or the values themselves as JSON."""
+
+from collections.abc import Iterable
+
+from nixkube_deploy.app.check import Finding
+from nixkube_deploy.app.everywhere import HostOutput
+from nixkube_deploy.app.status import HostStatus
+from nixkube_deploy.cli.console import TerminalConsole
+from nixkube_deploy.journal.history import RunSummary, Stored
+from nixkube_deploy.model.event import Verdict
+from nixkube_deploy.ui.reports import (
+    FindingRow,
+    OutputRow,
+    RunRow,
+    StatusRow,
+    findings_text,
+    output_text,
+    runs_text,
+    status_text,
+)
+from nixkube_deploy.ui.summary import summarise, summary_text
+
+
+def show_status(console: TerminalConsole, statuses: Iterable[HostStatus]) -> None:
+    """One row a host."""
+    rows = tuple(statuses)
+    if console.as_json:
+        console.print_json(rows)
+    else:
+        console.data.show(status_text([_status_row(row) for row in rows], console.data.width))
+
+
+def show_findings(console: TerminalConsole, findings: Iterable[Finding]) -> None:
+    """What was checked, failures in full."""
+    found = tuple(findings)
+    if console.as_json:
+        console.print_json(found)
+        return
+    rows = [FindingRow(subject=f.subject, check=f.check, detail=f.detail, failure=f.failure) for f in found]
+    console.data.show(findings_text(rows, console.data.width))
+
+
+def show_output(console: TerminalConsole, output: HostOutput) -> None:
+    """One host's output as soon as it is whole; nothing when the end will be JSON."""
+    if console.as_json:
+        return
+    result = output.result
+    row = OutputRow(
+        host=output.host,
+        exit_code=result.exit_code if result else None,
+        output=result.stdout + result.stderr if result else "",
+        failure=output.failure,
+    )
+    console.data.show(output_text(row, console.data.width))
+
+
+def show_runs(console: TerminalConsole, runs: Iterable[RunSummary]) -> None:
+    """The runs this controller knows."""
+    known = tuple(runs)
+    if console.as_json:
+        console.print_json(known)
+    else:
+        console.data.show(runs_text([_run_row(run) for run in known], console.data.width))
+
+
+def show_run(console: TerminalConsole, stored: Stored) -> None:
+    """One run, summed up."""
+    summary = summarise(stored.plan, stored.records)
+    if console.as_json:
+        console.print_json(summary)
+    else:
+        console.data.show(summary_text(summary, console.data.width))
+
+
+def _status_row(status: HostStatus) -> StatusRow:
+    failed = f"failed: {', '.join(status.failed_units)}" if status.failed_units else ""
+    return StatusRow(
+        host=status.host,
+        reachable=status.reachable,
+        generation=status.generation,
+        drift=status.drifted if status.wanted is not None and status.reachable else None,
+        kernel=status.kernel,
+        reboot_pending=status.reboot_pending,
+        kubelet=status.kubelet_version,
+        ready=status.ready,
+        cordoned=(status.cordoned_by or "yes") if status.cordoned else "",
+        disk=status.store_free,
+        note=status.problem.message if status.problem else failed,
+    )
+
+
+def _run_row(run: RunSummary) -> RunRow:
+    seconds = run.finished - run.started if run.finished is not None and run.started is not None else None
+    return RunRow(
+        run=run.run,
+        inventory=run.inventory,
+        started=run.started,
+        seconds=seconds,
+        outcome=run.outcome,
+        hosts=run.hosts,
+        failed=run.counts.get(Verdict.FAILED, 0),
+        note=run.unreadable,
+    )
