@@ -91,6 +91,8 @@ class Setting:
     provided: Callable[["LabHost"], dict[str, str]]
     peers: dict[str, "LabHost"] = field(default_factory=dict)
     reboot_seconds: float = 0.5
+    pace: float = 1.0
+    """How long activations take, as a share of what they take by default."""
 
 
 class LabHost:

@@ -101,6 +101,7 @@ class Shell:
         self._files = files or NoFiles()
         self._name = name
         self.env = dict(env)
+        self._variables: dict[str, str] = {}
         self.status = 0
 
     async def run(self, text: str, streams: Streams) -> int:
@@ -150,7 +151,7 @@ class Shell:
         words = [text for word in command.words if (text := self._expanded(word)) is not None]
         assigned = {name: self._expanded(value) or "" for name, value in command.assignments}
         if not words:
-            self.env.update(assigned)
+            self._assign(assigned)
             return 0
         if words[0] == "exit":
             raise Exit(int(words[1]) & 255 if len(words) > 1 and words[1].isdigit() else self.status)
@@ -158,12 +159,19 @@ class Shell:
             return 0
         return await self._run(tuple(words), streams, {**self.env, **assigned})
 
+    def _assign(self, assigned: dict[str, str]) -> None:
+        """A variable reaches programs only if it came from the environment: nothing is exported here."""
+        for name, value in assigned.items():
+            (self.env if name in self.env else self._variables)[name] = value
+
     def _expanded(self, word: Word) -> str | None:
         text = "".join(self._value(part) if isinstance(part, Variable) else part for part in word.parts)
         return text if text or word.quoted else None
 
     def _value(self, variable: Variable) -> str:
-        return str(self.status) if variable.name == "?" else self.env.get(variable.name, "")
+        if variable.name == "?":
+            return str(self.status)
+        return self._variables.get(variable.name, self.env.get(variable.name, ""))
 
     def _redirected(self, redirections: tuple[Redirection, ...], streams: Streams) -> Streams:
         for redirection in redirections:

@@ -47,7 +47,7 @@ async def _activate(call: Call, recipe: Recipe, verb: str) -> int:
     if verb == "check":
         return 0
     host.machine.record_activation(system, verb)
-    await asyncio.sleep(_seconds(system) + _slowness(call))
+    await asyncio.sleep(_seconds(system) * host.setting.pace + _slowness(call))
     scripted = _scripted_code(call, system)
     if scripted == CHECK_FAILED:
         call.err("Failed to install bootloader\n")
