@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import os
 import shlex
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -38,6 +39,7 @@ class Sshd:
     commands: list[str] = field(default_factory=list)
     connections: list[asyncssh.SSHServerConnection] = field(default_factory=list)
     """Every connection ever authenticated, dead ones too."""
+    running: set[asyncio.Task[None]] = field(default_factory=set)
     handshakes: int = 0
     """Clients that are authenticating right now."""
     most_at_once: int = 0
@@ -99,6 +101,12 @@ async def scripted_sshd(
     async def serve(process: Process) -> None:
         command = process.command or ""
         sshd.commands.append(command)
+        task = asyncio.ensure_future(answer(process, command))
+        sshd.running.add(task)
+        task.add_done_callback(sshd.running.discard)
+        await asyncio.wait({task})
+
+    async def answer(process: Process, command: str) -> None:
         argv = shlex.split(command)
         program = table.get(argv[0]) if argv else None
         if program is None:
@@ -130,6 +138,7 @@ async def scripted_sshd(
         for connection in sshd.connections:
             connection.abort()
         await acceptor.wait_closed()
+        await asyncio.gather(*sshd.running, return_exceptions=True)
 
 
 # Programs.
@@ -196,9 +205,16 @@ async def sh(process: Process, argv: list[str]) -> int:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
     )
     stdin = await process.stdin.read()
-    out, error = await child.communicate(stdin)
+    told = asyncio.ensure_future(child.communicate(stdin))
+    closed = asyncio.ensure_future(process.channel.wait_closed())
+    await asyncio.wait({told, closed}, return_when=asyncio.FIRST_COMPLETED)
+    if not told.done():
+        os.killpg(child.pid, signal.SIGKILL)
+    closed.cancel()
+    out, error = await told
     process.stdout.write(out)
     process.stderr.write(error)
     return child.returncode or 0
@@ -329,7 +345,7 @@ def openssh_sshd() -> str | None:
 
 
 @asynccontextmanager
-async def real_sshd(directory: Path) -> AsyncIterator[Sshd]:
+async def real_sshd(directory: Path, settings: str = "") -> AsyncIterator[Sshd]:
     """OpenSSH's server on a high port of loopback, as the current user, with keys of its own."""
     program = openssh_sshd()
     assert program is not None
@@ -341,7 +357,7 @@ async def real_sshd(directory: Path) -> AsyncIterator[Sshd]:
     (directory / "sshd_config").write_text(
         f"ListenAddress 127.0.0.1\nPort {port}\nHostKey {directory}/host-key\nPidFile {directory}/pid\n"
         f"AuthorizedKeysFile {directory}/authorized\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"
-        "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n"
+        f"KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nMaxStartups 100\n{settings}"
     )
     if os.geteuid() == 0:
         await anyio.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)

@@ -13,6 +13,7 @@ from subprocess import DEVNULL, PIPE
 from typing import Final
 
 import anyio
+from anyio import open_process
 from anyio.abc import ByteReceiveStream, Process
 
 from nixkube_deploy.model.error import TaskError, task_error
@@ -141,7 +142,7 @@ class _Watch:
 async def _start(invocation: Invocation) -> Process:
     secrets = {name: secret.reveal() for name, secret in invocation.secret_env.items()}
     try:
-        return await anyio.open_process(
+        return await open_process(
             invocation.argv,
             stdin=DEVNULL if invocation.stdin is None else PIPE,
             stdout=PIPE,

@@ -10,6 +10,7 @@ from typing import Final
 
 import anyio
 import asyncssh
+import tenacity
 
 from nixkube_deploy.backends.ssh.failures import words
 from nixkube_deploy.backends.ssh.quote import shell_line
@@ -113,7 +114,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self._timeout = request.timeout
         try:
             with anyio.move_on_after(request.patience) as self._opening:
-                await connection.create_session(lambda: self, shell_line(request.argv), encoding=None)
+                await self._create(connection, request)
             if self._opening.cancelled_caught and self.opened:
                 raise self.overdue(request)
             if self._opening.cancelled_caught:
@@ -131,6 +132,23 @@ class Session(asyncssh.SSHClientSession[bytes]):
                 transient=not self.opened,
             ) from error
         self._send(request.stdin)
+
+    async def _create(self, connection: asyncssh.SSHClientConnection, request: Request) -> None:
+        """Ask for a channel, and again for a while where sshd's MaxSessions is reached: nothing was sent yet."""
+
+        def full(error: BaseException) -> bool:
+            refused = isinstance(error, asyncssh.ChannelOpenError)
+            return refused and not self.opened and not connection.is_closed()
+
+        async for attempt in tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception(full),
+            stop=tenacity.stop_after_delay(request.patience / 2),
+            wait=tenacity.wait_random(0.05, 0.3),
+            sleep=anyio.sleep,
+            reraise=True,
+        ):
+            with attempt:
+                await connection.create_session(lambda: self, shell_line(request.argv), encoding=None)
 
     def _send(self, stdin: str | None) -> None:
         if stdin and self._channel is not None:

@@ -151,3 +151,10 @@ async def gone(pid_file: Path) -> bool:
             return True
         await anyio.sleep(0.02)
     return False
+
+
+async def test_nothing_blocks_the_event_loop():
+    from blockbuster import blockbuster_ctx
+
+    with blockbuster_ctx():
+        await LocalProcesses().run(sh("echo x; cat", stdin="y" * 100_000))

@@ -171,3 +171,19 @@ async def test_a_refused_connection_names_the_host_and_the_port(shell, sshd, unu
         await shell.run(sshd.host(port=unused_port), command("true"))
     assert f"w1 (root@127.0.0.1:{unused_port}) cannot be reached: connection refused" in caught.value.failure.message
     assert caught.value.failure.transient
+
+
+async def test_nothing_blocks_the_event_loop(sshd, tmp_path):
+    from blockbuster import blockbuster_ctx
+
+    from nixkube_deploy.backends.ssh.shell import SshShell
+    from nixkube_deploy.model.fleet import HostKeyPolicy
+
+    known = str(tmp_path / "known")
+    async with SshShell({}, None) as shell:
+        with blockbuster_ctx():
+            host = sshd.host(host_key=None, known_hosts=known, host_key_policy=HostKeyPolicy.ACCEPT_NEW, config=None)
+            await shell.run(host, command("echo", "x"))
+            await shell.run_fresh(host, command("echo", "x"))
+            with pytest.raises(Unreachable):
+                await shell.run(sshd.host("w2", port=1), command("true"))
