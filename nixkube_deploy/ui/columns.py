@@ -16,23 +16,28 @@ _LEAST = 6
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading; numbers are set flush right, and ``gives`` columns shrink first when there is no room."""
+    """A heading; numbers are set flush right, and ``gives`` columns shrink first when there is no room.
+
+    A column with a ``least`` width is there even when it is empty, so that a table that is redrawn does not jump.
+    """
 
     title: str
     right: bool = False
     gives: bool = False
+    least: int = 0
 
 
 def columns_text(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int) -> Text:
     """The table, one line a row; columns that are empty in every row are left out."""
     cells = [[cell if isinstance(cell, Text) else Text(cell) for cell in row] for row in rows]
-    kept = [i for i in range(len(columns)) if any(row[i].plain for row in cells)]
+    kept = [i for i in range(len(columns)) if columns[i].least or any(row[i].plain for row in cells)]
     columns = [columns[i] for i in kept]
     cells = [[row[i] for i in kept] for row in cells]
     if not columns:
         return Text()
     sizes = [
-        max(cell_len(column.title), *(cell_len(row[i].plain) for row in cells)) for i, column in enumerate(columns)
+        max(column.least, cell_len(column.title), *(cell_len(row[i].plain) for row in cells))
+        for i, column in enumerate(columns)
     ]
     sizes = _fitted(sizes, columns, width)
     lines = [_line([Text(c.title, style="dim") for c in columns], sizes, columns)]

@@ -21,6 +21,11 @@ def duration(seconds: float) -> str:
     return f"{whole // _DAY}d{whole % _DAY // _HOUR:02}h"
 
 
+def age(seconds: float) -> str:
+    """The same in whole seconds, for what is redrawn."""
+    return f"{int(max(0.0, seconds))}s" if seconds < _FINE else duration(seconds)
+
+
 def elapsed(seconds: float) -> str:
     """A running clock, ``00:07``, ``12:30``, ``1:02:03``."""
     whole = int(max(0.0, seconds))

@@ -46,6 +46,7 @@ Events about a task (those whose type begins with `task-`) also have:
 | `step` | string | What is done: `copy`, `drain`, `activate`, `gate`, ... |
 """
 
+_TABLE = ("| field | type | meaning |", "|---|---|---|")
 _PRIMITIVES = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 
 
@@ -67,7 +68,7 @@ def events_markdown() -> str:
 
 def _section(title: str, kind: type, nested: dict[str, type], skip: frozenset[str]) -> str:
     rows = list(_rows(kind, nested, skip))
-    table = ["| field | type | meaning |", "|---|---|---|", *rows, ""] if rows else []
+    table = [*_TABLE, *rows, ""] if rows else []
     return "\n".join([f"### `{title}`", "", _doc(kind), "", *table])
 
 
@@ -76,7 +77,8 @@ def _value(kind: type, nested: dict[str, type]) -> str:
         docs = _field_docs(kind)
         lines = [f"- `{m.value}`{': ' + docs[m.name] if m.name in docs else ''}" for m in kind]
         return "\n".join([f"### {kind.__name__}", "", _doc(kind), "", *lines, ""])
-    return _section(kind.__name__, kind, nested, frozenset()).replace("### `", "### ", 1).replace("`\n", "\n", 1)
+    rows = [f"| `type` | string | Always `{kind.__name__}`. |", *_rows(kind, nested, frozenset())]
+    return "\n".join([f"### {kind.__name__}", "", _doc(kind), "", *_TABLE, *rows, ""])
 
 
 def _rows(kind: type, nested: dict[str, type], skip: frozenset[str]) -> Iterator[str]:
@@ -101,7 +103,7 @@ def _name(hint: Any, nested: dict[str, type]) -> str:
 
 
 def _doc(kind: type) -> str:
-    return " ".join((inspect.getdoc(kind) or "").split())
+    return " ".join((inspect.getdoc(kind) or "").split()).replace("``", "`")
 
 
 def _field_docs(kind: type) -> dict[str, str]:

@@ -5,18 +5,17 @@ out is counted.
 """
 
 from collections import deque
-from collections.abc import Iterable
 
 import anyio
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from nixkube_deploy.model.event import Record, RunDraining, TaskReported, TaskSettled, Verdict
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.ports.clock import Clock
-from nixkube_deploy.ui.durations import duration, elapsed
+from nixkube_deploy.ui.columns import Column, columns_text
+from nixkube_deploy.ui.durations import age, elapsed
 from nixkube_deploy.ui.failure import failure_text
 from nixkube_deploy.ui.rows import HostState, HostView, WaveView
 from nixkube_deploy.ui.sanitize import clean
@@ -41,6 +40,7 @@ class LiveScreen:
         self._clock = clock
         self._console = console
         self._news: deque[Text] = deque()
+        self._drawn = Text()
 
     def replay(self, record: Record) -> None:
         """Fold a record of an earlier controller without telling it again."""
@@ -63,13 +63,7 @@ class LiveScreen:
 
     async def run(self) -> None:
         """Draw until cancelled. The last picture stays on the screen."""
-        live = Live(
-            console=self._console,
-            auto_refresh=False,
-            redirect_stdout=False,
-            redirect_stderr=False,
-            get_renderable=self.picture,
-        )
+        live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         with live:
             try:
                 while True:
@@ -78,24 +72,27 @@ class LiveScreen:
             finally:
                 self._draw(live)
 
-    def picture(self) -> RenderableType:
+    def picture(self) -> Text:
         """The picture now, for this console's size."""
         now = self._clock.now().timestamp()
         width, height = self._console.size
         rows = sorted((h for h in self._view.hosts if h.state in _RANK), key=_order)
-        room = max(1, height - _AROUND)
-        shown = rows[:room]
-        parts: list[RenderableType] = [_headline(self._view, now, width)]
+        shown = rows[: max(1, height - _AROUND)]
+        parts = [_headline(self._view, now, width)]
         if shown:
-            parts.append(_table(shown, now, width))
-        parts.append(_rest(self._view, rows[len(shown) :], width))
-        return Group(*parts)
+            parts.append(columns_text(_columns(width), [_cells(h, now, width) for h in shown], width))
+        parts.append(_rest(self._view, len(rows) - len(shown), width))
+        return Text("\n", no_wrap=True, overflow="crop").join(parts)
 
     def _draw(self, live: Live) -> None:
         while self._news:
             self._console.print(self._news.popleft(), soft_wrap=True)
             self._console.print()
-        live.refresh()
+        picture = self.picture()
+        if picture != self._drawn or picture.spans != self._drawn.spans:
+            # Rendering is what costs; a run in which nothing moves is drawn once a second.
+            self._drawn = picture
+            live.update(picture, refresh=True)
 
 
 def _order(host: HostView) -> tuple[int, float, str]:
@@ -107,7 +104,7 @@ def _headline(view: RunView, now: float, width: int) -> Text:
     """Where the run stands, on one line: the wave at work, a bar, the clock and the estimate."""
     waves = view.waves
     total, settled = sum(w.total for w in waves), sum(w.settled for w in waves)
-    text = Text(no_wrap=True, overflow="ellipsis", end="")
+    text = Text(no_wrap=True, overflow="ellipsis")
     text.append(_wave_words(waves), style="bold")
     text.append(f"  {settled}/{total} hosts  ")
     spent = elapsed((view.finished or now) - (now if view.started is None else view.started))
@@ -118,7 +115,7 @@ def _headline(view: RunView, now: float, width: int) -> Text:
     elif view.draining:
         tail += "  draining"
     elif left is not None:
-        tail += f"  about {duration(left)} left"
+        tail += f"  about {age(left)} left"
     room = width - len(text.plain) - len(tail) - 2
     if room >= 10:  # noqa: PLR2004 (a shorter bar says nothing)
         text.append_text(_bar(settled, total, min(room, 40)))
@@ -139,30 +136,22 @@ def _bar(done: int, total: int, width: int) -> Text:
     return Text.assemble("[", ("#" * full, "green"), ("-" * (inner - full), "dim"), "]")
 
 
-def _table(hosts: Iterable[HostView], now: float, width: int) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), expand=True, show_edge=False, header_style="dim")
-    roomy, narrow = width >= _ROOMY, width < _NARROW
-    table.add_column("HOST", no_wrap=True, max_width=max(8, width // 4), overflow="ellipsis")
-    if roomy:
-        table.add_column("WAVE", justify="right", no_wrap=True)
-    table.add_column("STATE", no_wrap=True, overflow="ellipsis")
-    table.add_column("STEP", no_wrap=True, overflow="ellipsis")
-    if roomy:
-        table.add_column("TRY", justify="right", no_wrap=True)
-    table.add_column("SINCE", justify="right", no_wrap=True)
-    if not narrow:
-        table.add_column("LAST LINE", no_wrap=True, overflow="ellipsis", ratio=1)
-    for host in hosts:
-        style = STYLES[host.state]
-        cells = [Text(host.host), Text(host.state.value, style=style), Text(_step(host), style=style)]
-        since = Text(_since(host, now))
-        if roomy:
-            cells.insert(1, Text("" if host.wave is None else str(host.wave)))
-            cells += [Text(str(host.attempt or "")), since]
-        else:
-            cells.append(since)
-        table.add_row(*cells, *(() if narrow else (Text(host.line, style="dim"),)))
-    return table
+def _columns(width: int) -> list[Column]:
+    columns = [Column("HOST", gives=True, least=8), Column("STATE", least=11), Column("STEP", least=8)]
+    if width >= _ROOMY:
+        columns = [columns[0], Column("WAVE", right=True, least=4), *columns[1:], Column("TRY", right=True, least=3)]
+    columns.append(Column("SINCE", right=True, least=6))
+    return [*columns, Column("LAST LINE", gives=True, least=9)] if width >= _NARROW else columns
+
+
+def _cells(host: HostView, now: float, width: int) -> list[Text | str]:
+    style = STYLES[host.state]
+    name = host.host if len(host.host) <= width // 4 else f"{host.host[: width // 4 - 1]}…"
+    cells: list[Text | str] = [name, Text(host.state.value, style=style), Text(_step(host), style=style)]
+    if width >= _ROOMY:
+        cells = [cells[0], "" if host.wave is None else str(host.wave), *cells[1:], str(host.attempt or "")]
+    cells.append(_since(host, now))
+    return [*cells, Text(host.line, style="dim")] if width >= _NARROW else cells
 
 
 def _step(host: HostView) -> str:
@@ -173,16 +162,16 @@ def _since(host: HostView, now: float) -> str:
     if host.since is None:
         return ""
     if host.state.is_settled:
-        return duration((host.finished or host.since) - (host.started or host.since))
-    return duration(now - host.since)
+        return "" if host.seconds is None else age(host.seconds)
+    return age(now - host.since)
 
 
-def _rest(view: RunView, hidden: list[HostView], width: int) -> Text:
+def _rest(view: RunView, hidden: int, width: int) -> Text:
     """How many hosts are where, and how many rows did not fit."""
     counts = [(f"{number} {state.value}", STYLES[state]) for state, number in view.counts.items()]
-    text = Text("  ", no_wrap=True, overflow="ellipsis", end="")
+    text = Text("  ", no_wrap=True, overflow="ellipsis")
     text.append_text(Text(", ").join(Text(words, style=style) for words, style in counts))
     if hidden:
-        text.append(f"; {len(hidden)} more rows not shown", style="dim")
+        text.append(f"; {hidden} more rows not shown", style="dim")
     text.truncate(width, overflow="ellipsis")
     return text

@@ -6,6 +6,7 @@ Rows are plain values that the caller fills. It deliberately gathers nothing and
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from rich.text import Text
 
 from nixkube_deploy.model.event import Outcome
@@ -17,6 +18,7 @@ from nixkube_deploy.ui.sanitize import clean, clean_lines
 
 _GIB = 2**30
 _LOW_DISK = 2 * _GIB
+_UNBOUNDED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,12 +88,21 @@ def status_text(rows: Sequence[StatusRow], width: int) -> Text:
         Column("REBOOT"),
         Column("KUBELET"),
         Column("NODE"),
-        Column("CORDONED"),
+        Column("CORDONED", gives=True),
         Column("FREE", right=True),
         Column("NOTE", gives=True),
     ]
-    table = columns_text(columns, [_status_cells(row) for row in rows], width)
-    return Text("\n\n").join([table, Text(_status_totals(rows))])
+    cells = [_status_cells(row) for row in rows]
+    totals = Text(_status_totals(rows))
+    table = columns_text(columns, cells, _UNBOUNDED)
+    if all(cell_len(line) <= width for line in table.plain.splitlines()):
+        return Text("\n\n").join([table, totals])
+    # Notes that do not fit beside the hosts go below them, since they are what a person looks for.
+    table = columns_text(columns[:-1], [row[:-1] for row in cells], width)
+    notes = Text("\n").join(
+        Text.assemble((clean(row.host), "bold"), f": {clean(row.note)}") for row in rows if row.note
+    )
+    return Text("\n\n").join(part for part in (table, notes, totals) if part)
 
 
 def runs_text(rows: Sequence[RunRow], width: int) -> Text:
@@ -179,12 +190,12 @@ def _status_totals(rows: Sequence[StatusRow]) -> str:
 
 
 def _run_cells(row: RunRow) -> list[Text | str]:
-    outcome = "unfinished" if row.outcome is None else row.outcome.value
+    outcome = row.outcome.value if row.outcome else "unreadable" if row.note else "unfinished"
     return [
         row.run,
         "" if row.started is None else day_and_time(row.started),
         "" if row.seconds is None else duration(row.seconds),
-        str(row.hosts),
+        str(row.hosts or ""),
         str(row.failed) if row.failed else "",
         Text(outcome, style="green" if row.outcome is Outcome.CONVERGED else "yellow"),
         clean(row.inventory),

@@ -117,6 +117,14 @@ class HostView:
     started: float | None = None
     finished: float | None = None
 
+    @property
+    def seconds(self) -> float | None:
+        """How long the host itself was worked on; staging and waiting for its turn do not count."""
+        begun = self.opened if self.opened is not None else self.started
+        if self.state is HostState.SKIPPED or begun is None or self.finished is None:
+            return None
+        return self.finished - begun
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaveView:
@@ -164,6 +172,7 @@ def host_row(before: HostView, tasks: Iterable[TaskView], *, ended: bool) -> Hos
     failed = [t for t in steps if t.verdict is Verdict.FAILED]
     shown = max(active or begun, key=lambda t: t.started or 0.0, default=None)
     state = _state(steps, ended=ended)
+    failure = failed[0].failure if failed else None
     skipped = next((t.detail for t in steps if t.verdict is Verdict.SKIPPED), "")
     return replace(
         before,
@@ -171,8 +180,8 @@ def host_row(before: HostView, tasks: Iterable[TaskView], *, ended: bool) -> Hos
         step=shown.step if shown else "",
         attempt=shown.attempt if shown else 0,
         since=shown.since if shown else None,
-        line=_line(shown, state),
-        failure=failed[0].failure if failed else None,
+        line=_line(shown, failure, state),
+        failure=failure,
         failed_step=failed[0].step if failed else "",
         reason=skipped if state is HostState.SKIPPED else "",
         opened=opened,
@@ -180,12 +189,10 @@ def host_row(before: HostView, tasks: Iterable[TaskView], *, ended: bool) -> Hos
     )
 
 
-def _line(shown: TaskView | None, state: HostState) -> str:
-    if shown is None:
-        return ""
-    if shown.failure is not None and state.is_settled:
-        return clean(shown.failure.message)
-    return shown.detail or shown.line
+def _line(shown: TaskView | None, failure: Failure | None, state: HostState) -> str:
+    if failure is not None and state.is_settled:
+        return clean(failure.message)
+    return "" if shown is None else shown.detail or shown.line
 
 
 def _state(steps: list[TaskView], *, ended: bool) -> HostState:

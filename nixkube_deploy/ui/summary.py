@@ -21,6 +21,9 @@ from nixkube_deploy.ui.sanitize import clean
 from nixkube_deploy.ui.styles import STYLES
 from nixkube_deploy.ui.view import RunView
 
+_ROUTINE = frozenset({"copy", "cordon", "prove", "confirm", "uncordon", "undrain", "rollback-uncordon"})
+"""Steps that say nothing about a host unless they fail."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSummary:
@@ -42,7 +45,7 @@ class HostSummary:
     change: ChangeClass | None = None
     wave: int | None = None
     seconds: float | None = None
-    """From its first step to its last."""
+    """How long the host itself was worked on, from the first step of its section to the last."""
     steps: tuple[StepSummary, ...] = ()
     reason: str = ""
     """Why nothing was done, when nothing was."""
@@ -110,15 +113,12 @@ def summary_text(report: RunReport, width: int) -> Text:
 
 def _host(view: RunView, host: HostView) -> HostSummary:
     steps = tuple(_step(t) for t in view.tasks_of(host.host) if t.matters and t.is_settled)
-    seconds = None
-    if host.started is not None and host.finished is not None:
-        seconds = host.finished - host.started
     return HostSummary(
         host=host.host,
         state=host.state,
         change=host.change,
         wave=host.wave,
-        seconds=seconds,
+        seconds=host.seconds,
         steps=steps,
         reason=host.reason,
         failed=TaskId(f"{host.host}/{host.failed_step}") if host.failed_step else None,
@@ -145,18 +145,18 @@ def _cells(host: HostSummary) -> list[Text | str]:
 
 
 def _told(host: HostSummary) -> str:
-    """The steps that mattered: what changed something, with how long it took, and where it broke."""
+    """The steps that mattered: where it broke, then what took the host's time."""
     if host.state is HostState.UNCHANGED:
         return "nothing to do"
     if host.reason:
         return clean(host.reason)
-    words = []
-    for step in host.steps:
-        if step.verdict is Verdict.SUCCEEDED:
-            words.append(step.step if step.seconds is None else f"{step.step} {duration(step.seconds)}")
-        elif step.verdict is Verdict.FAILED:
-            words.append(f"{step.step} FAILED")
-    return ", ".join(words)
+    broken = [f"{step.step} FAILED" for step in host.steps if step.verdict is Verdict.FAILED]
+    told = [
+        f"{step.step} {duration(step.seconds)}"
+        for step in host.steps
+        if step.verdict is Verdict.SUCCEEDED and step.seconds is not None and step.step not in _ROUTINE
+    ]
+    return ", ".join([*broken, *told])
 
 
 def _sentence(view: RunView, seconds: float | None, *, nothing: bool) -> str:
@@ -166,14 +166,16 @@ def _sentence(view: RunView, seconds: float | None, *, nothing: bool) -> str:
     run = f" Details: deploy show {view.run}" if view.run else ""
     failed = view.counts.get(HostState.FAILED, 0)
     back = view.counts.get(HostState.ROLLED_BACK, 0)
+    skipped = view.counts.get(HostState.SKIPPED, 0)
+    untouched = f", {skipped} not touched" if skipped else ""
     match view.outcome:
         case Outcome.CONVERGED:
             return f"Converged{took}: {_hosts(view, HostState.DONE)} changed."
         case Outcome.HALTED:
-            stopped = view.counts.get(HostState.SKIPPED, 0)
-            return f"Halted{took}: {failed} failed, {stopped} not touched.{run}"
+            return f"Halted{took}: {failed} failed{untouched}.{run}"
         case Outcome.ROLLED_BACK:
-            return f"Failed and rolled back{took}: {back} taken back to what worked.{run}"
+            lost = f", {failed} failed" if failed else ""
+            return f"Failed and rolled back{took}: {back} taken back to what worked{lost}{untouched}.{run}"
         case Outcome.INTERRUPTED:
             return f"Interrupted{took}. To finish it: deploy resume {view.run}"
         case Outcome.BROKEN:

@@ -64,7 +64,7 @@ class RunView:
         self.failures: list[FailureSeen] = []
         self._graph = plan.graph
         self._tasks = {task.id: TaskView(task=task) for task in plan.graph.values()}
-        self._active: set[TaskId] = set()
+        self._active: dict[TaskId, None] = {}
         self._hosts = _Hosts()
         self._tally = _Tally()
         for task in plan.graph.values():
@@ -213,8 +213,10 @@ class RunView:
 
     def _keep(self, task: TaskView) -> None:
         self._tasks[task.task.id] = task
-        active = task.is_active and not isinstance(task.task.action, Stage)
-        (self._active.add if active else self._active.discard)(task.task.id)
+        if task.is_active and not isinstance(task.task.action, Stage):
+            self._active[task.task.id] = None
+        else:
+            self._active.pop(task.task.id, None)
 
     def _refresh(self, host: HostName, at: float | None = None) -> None:
         before = self._hosts.views.get(host, HostView(host=host))
