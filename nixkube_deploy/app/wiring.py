@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import anyio.to_thread
+
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.secrets import resolve_secret
 from nixkube_deploy.app.world import World
@@ -42,7 +44,8 @@ async def open_world(fleet: Fleet) -> AsyncIterator[World]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
         clock = SystemClock()
         shell = await stack.enter_async_context(SshShell(fleet.hosts, resolve_secret))
-        processes, options = LocalProcesses(), OpensshOptions(fleet.hosts, directory / "ssh")
+        processes = LocalProcesses()
+        options = await anyio.to_thread.run_sync(OpensshOptions, fleet.hosts, directory / "ssh")
         nix = NixCli(processes, options, shell, program=_program("NIXKUBE_NIX", "nix"), environ=os.environ)
         rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
