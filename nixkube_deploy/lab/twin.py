@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from nixkube_deploy.lab import yaml_text
 from nixkube_deploy.lab.commands.table import PROGRAMS
 from nixkube_deploy.lab.keyring import CLIENT
 from nixkube_deploy.lab.population import jump_name
@@ -81,12 +80,14 @@ class Paths:
 def write_twin(world: World, text: str, base: Path) -> Paths:
     """Write every file for people and programs outside; ``text`` is the inventory as it was written."""
     paths = Paths(folder=world.folder)
-    original = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 (a safe loader)
+    original: Plain = yaml_text.read(text)
     changed: list[str] = []
     twin = _twin(original, world, paths, base, changed)
     header = "".join(f"# - {line}\n" for line in changed)
-    body = yaml.dump(twin, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False, width=120)
-    _private(paths.inventory, f"# A twin of {world.fleet.source}, for the lab beside it. Changed:\n{header}\n{body}")
+    _private(
+        paths.inventory,
+        f"# A twin of {world.fleet.source}, for the lab beside it. Changed:\n{header}\n{yaml_text.write(twin)}",
+    )
     if world.kube is not None:
         _private(paths.kubeconfig, world.kubeconfig())
     _private(paths.known_hosts, _known_hosts(world))
@@ -102,7 +103,7 @@ def _private(path: Path, text: str) -> None:
 
 
 def _twin(original: Plain, world: World, paths: Paths, base: Path, changed: list[str]) -> Plain:
-    twin: Plain = json.loads(json.dumps(original, default=str))
+    twin: Plain = json.loads(json.dumps(original))  # Aliases of one anchor become copies.
     twin["flake"] = str(paths.flake)
     cluster = twin["cluster"]
     if isinstance(cluster.get("kubeconfig"), str):

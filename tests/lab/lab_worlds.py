@@ -136,7 +136,9 @@ def ssh_options(world: World, host: str) -> str:
     """What the product puts into NIX_SSHOPTS."""
     known = world.folder / "known_hosts"
     if not known.exists():
-        lines = [f"[127.0.0.1]:{h.machine.port} {world.keyring.public(h.machine.host_key)}" for h in world.hosts.values()]
+        lines = [
+            f"[127.0.0.1]:{h.machine.port} {world.keyring.public(h.machine.host_key)}" for h in world.hosts.values()
+        ]
         known.write_text("\n".join(lines) + "\n")
     key = world.folder / "keys" / "id_ed25519"
     port = world.hosts[host].machine.port

@@ -33,7 +33,14 @@ async def test_a_command_that_is_not_in_the_table_does_not_exist(bench):
 async def test_the_facts_of_a_host_are_where_nixos_keeps_them(bench):
     script = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; uname -m; uname -r; id -u; hostname"
     machine = bench.machine
-    assert (await bench.says(script)).splitlines() == [machine.machine_id, machine.boot_id, "x86_64", "6.12.7", "0", "w1"]
+    assert (await bench.says(script)).splitlines() == [
+        machine.machine_id,
+        machine.boot_id,
+        "x86_64",
+        "6.12.7",
+        "0",
+        "w1",
+    ]
     assert "ID=nixos" in await bench.says("cat /etc/os-release")
     assert await bench.says(f"readlink {PROFILE}") == "system-1-link\n"
     assert await bench.says(f"readlink -f {PROFILE}") == bench.old.toplevel + "\n"

@@ -55,9 +55,9 @@ async def test_only_the_labs_key_and_known_users_may_log_in(world):
 
 
 async def test_every_host_shows_its_own_key(world):
+    port = world.hosts["w1"].machine.port
+    other = world.keyring.public("w2")
     with pytest.raises(asyncssh.HostKeyNotVerifiable):
-        port = world.hosts["w1"].machine.port
-        other = world.keyring.public("w2")
         async with connect(world, "w1", known_hosts=f"[127.0.0.1]:{port} {other}\n".encode()):
             pass
 
@@ -76,7 +76,7 @@ async def test_a_wrong_host_key_can_be_scripted_and_mended(world):
 async def test_an_unreachable_host_refuses_connections(world):
     world.add_fault("w1:unreachable")
     await world.refresh("w1")
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         async with connect(world, "w1"):
             pass
     async with connect(world, "w2") as link:
@@ -103,9 +103,8 @@ async def test_a_refused_key_can_be_scripted(world):
 async def test_a_dropped_connection_does_not_stop_the_command(world):
     world.add_fault("w1:disconnect-during=tee*1")
     async with connect(world, "w1") as link:
-        with pytest.raises((asyncssh.ConnectionLost, asyncssh.ChannelOpenError, ConnectionError)):
-            await link.run("echo done > /var/lib/done; echo tee", check=True)
-            raise ConnectionError
+        ran = await link.run("echo done > /var/lib/done; echo tee")
+        assert (ran.exit_status, ran.stdout) == (None, "")
     async with connect(world, "w1") as link:
         assert (await link.run("cat /var/lib/done")).stdout == "done\n"
 
@@ -115,7 +114,7 @@ async def test_a_reboot_drops_connections_and_comes_back_on_the_same_port(world)
         before = (await link.run("cat /proc/sys/kernel/random/boot_id")).stdout
         assert (await link.run("systemctl reboot")).exit_status == 0
         await asyncio.wait_for(link.wait_closed(), 5)
-    with pytest.raises(OSError):
+    with pytest.raises(ConnectionRefusedError):
         async with connect(world, "w1"):
             pass
     after = before
@@ -137,9 +136,11 @@ async def test_a_lock_dies_with_its_connection(world):
         async with connect(world, "w1") as other:
             assert (await other.run(lock, stdin=asyncssh.DEVNULL)).exit_status == 75
         link.abort()
-    async with connect(world, "w1") as link, asyncio.timeout(5):
-        while (await link.run(lock, stdin=asyncssh.DEVNULL)).exit_status != 0:
-            await asyncio.sleep(0.02)
+    for _ in range(100):
+        async with connect(world, "w1") as link:
+            if (await link.run(lock, stdin=asyncssh.DEVNULL)).exit_status == 0:
+                return
+    pytest.fail("the lock outlived its connection")
 
 
 async def test_a_host_can_be_reached_through_another(world):
