@@ -36,9 +36,7 @@ def tests(session: nox.Session) -> None:
     """Everything but the slow tiers, with 100 % branch coverage of the pure rooms. Arguments go to pytest."""
     install(session)
     session.run("coverage", "erase")
-    session.run(
-        "coverage", "run", "-m", "pytest", "tests/unit", "tests/properties", "tests/golden", *session.posargs
-    )
+    session.run("coverage", "run", "-m", "pytest", "tests/unit", "tests/properties", "tests/golden", *session.posargs)
     if not session.posargs:
         session.run("coverage", "report")
         session.run("pytest", "tests/contract", "tests/lab", "tests/cli", "tests/architecture")
