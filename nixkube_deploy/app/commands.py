@@ -1,7 +1,8 @@
 """One function a command that changes things: open the world, call the rooms in order, say how it ended."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from nixkube_deploy.app.clock import SystemClock
@@ -16,6 +17,7 @@ from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import lock_inventory
 from nixkube_deploy.journal.history import read, runs
+from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.model.rollout import Plan
@@ -116,8 +118,8 @@ async def rollback(request: Request, to_run: str | None, console: Console) -> Re
     async with _at_work(request) as (target, world, state):
         targets = _before(state, target, to_run)
         found = await survey(world, world.fleet.hosts.values(), console.say)
-        prepared = await _surveyed(world, found)
         wanted = {name: path for name, path in targets.items() if name in world.fleet.hosts}
+        prepared = replace(await _surveyed(world, found), closures=await _kept(world, wanted))
         made = plan_rollback(world.fleet, prepared, wanted, Choices(digest=target.loaded.digest))
         return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
 
@@ -127,6 +129,16 @@ async def _surveyed(world: World, found: Survey) -> Prepared:
     refuse_without_cluster(found)
     flake = await world.evaluator.state(world.fleet.flake)
     return Prepared(facts=found.facts, problems=found.problems, flake=flake)
+
+
+async def _kept(world: World, wanted: Mapping[HostName, StorePath]) -> dict[HostName, Closure]:
+    """What this controller still has of the systems to go back to; of the others the worst is assumed."""
+    found: dict[HostName, Closure] = {}
+    for name, path in wanted.items():
+        contents = await world.store.contents(path)
+        if contents is not None:
+            found[name] = Closure(host=name, drv="", contents=contents, system=world.fleet.hosts[name].system)
+    return found
 
 
 def _before(state: Path, target: Target, to_run: str | None) -> dict[HostName, StorePath]:

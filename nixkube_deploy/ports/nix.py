@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from nixkube_deploy.model.closure import Closure, Evaluated, FlakeState
+from nixkube_deploy.model.facts import SystemContents
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, StorePath
@@ -47,6 +48,10 @@ class Store(Protocol):
         self, flake: str, wanted: Sequence[Evaluated], installs: frozenset[HostName], on_line: OnLine | None = None
     ) -> Built:
         """Build what is missing in one ``nix build``; ``installs`` also get their disko script."""
+        ...
+
+    async def contents(self, path: StorePath) -> SystemContents | None:
+        """What a system in the controller's store is made of; None when it is not there (any more)."""
         ...
 
     async def copy(self, path: StorePath, host: Host, on_line: OnLine | None = None) -> bool:

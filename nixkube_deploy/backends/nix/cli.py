@@ -16,6 +16,7 @@ from nixkube_deploy.backends.nix.metadata import flake_state
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.model.closure import Closure, Evaluated, FlakeState
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.facts import SystemContents
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import CopyVia, Host
 from nixkube_deploy.model.names import HostName, StorePath
@@ -158,6 +159,12 @@ class NixCli:
                     host=one.host, drv=one.drv, contents=contents, system=one.system, disko=diskos.get(one.host)
                 )
         return Built(closures=closures, failures=failures)
+
+    async def contents(self, path: StorePath) -> SystemContents | None:
+        """What a system is made of, if this controller still has it."""
+        if not self._files.holds(path):
+            return None
+        return await anyio.to_thread.run_sync(self._files.contents, path)
 
     async def _build_systems(self, missing: Sequence[Evaluated], on_line: OnLine | None) -> dict[HostName, Failure]:
         """Build them; whose output is not there afterwards has failed."""
