@@ -38,11 +38,12 @@ FLAKE = """
       unit = name: make "mkdir $out; echo ${name} > $out/k3s.service" "unit-k3s.service";
       units = name: make "mkdir $out; ln -s ${unit name}/k3s.service $out/k3s.service" "system-units";
       etc = name: make "mkdir -p $out/etc/systemd; ln -s ${units name} $out/etc/systemd/system" "etc";
+      params = "printf 'a=b quiet' > $out/kernel-params";
       host = name: {
         pkgs.system = system;
         config.system.build.diskoScript = make "echo ${name} > $out" "disko-${name}";
         config.system.build.toplevel = make
-          "mkdir $out; ln -s ${kernel}/bzImage $out/kernel; ln -s ${etc name}/etc $out/etc; printf 'a=b quiet' > $out/kernel-params"
+          "mkdir $out; ln -s ${kernel}/bzImage $out/kernel; ln -s ${etc name}/etc $out/etc; ${params}"
           "nixos-system-${name}-25.11";
       };
       broken = make "echo first line; echo oops >&2; exit 3" "broken-part";

@@ -15,7 +15,7 @@ from nixkube_deploy.ports.shell import CommandResult
 
 EVIDENCE: Final = 20
 
-_NOISE = re.compile(r"use '--show-trace'|For full logs, run|^\s*$|^warning: Git tree .* is dirty$")
+_NOISE = re.compile(r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$")
 _ERROR = re.compile(r"\berror:\s*(?P<text>\S.*)")
 _FAILED_BUILD = re.compile(r"builder for '(?P<old>[^']+\.drv)' failed|Cannot build '(?P<new>[^']+\.drv)'")
 _CONSEQUENCE = re.compile(r"dependenc(y|ies)( of derivation '[^']+')? failed( to build)?")
@@ -30,9 +30,9 @@ def errors(stderr: str) -> tuple[str, ...]:
 
 
 def last_error(stderr: str) -> str:
-    """The text of the last ``error:`` line: the innermost cause."""
+    """The text of the last ``error:`` line: the innermost cause. Without one, the last line there is."""
     found = [match["text"] for line in stderr.splitlines() if (match := _ERROR.search(line))]
-    return found[-1] if found else "no error text"
+    return (found or errors(stderr) or ("it gave no reason",))[-1]
 
 
 # Evaluation.
