@@ -15,7 +15,9 @@ from nixkube_deploy.ports.shell import CommandResult
 
 EVIDENCE: Final = 20
 
-_NOISE = re.compile(r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$")
+_NOISE = re.compile(
+    r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$"
+)
 _ERROR = re.compile(r"\berror:\s*(?P<text>\S.*)")
 _FAILED_BUILD = re.compile(r"builder for '(?P<old>[^']+\.drv)' failed|Cannot build '(?P<new>[^']+\.drv)'")
 _CONSEQUENCE = re.compile(r"dependenc(y|ies)( of derivation '[^']+')? failed( to build)?")
