@@ -187,13 +187,13 @@ def _scale(twin: Plain) -> None:
     if isinstance(twin["strategy"]["drain"], dict):
         twin["strategy"]["drain"].setdefault("timeout", "10m")
     for strategy in strategies:
-        _shorten(strategy, "soak", 0.5)
+        _shorten(strategy, "soak", 0.3)
         if isinstance(strategy.get("drain"), dict):
             _shorten(strategy["drain"], "timeout", 20.0)
     gates = twin.setdefault("gates", {}) or {}
     twin["gates"] = gates
     gates["kubelet"] = {"ready_for": "30s", "timeout": "10m", **(gates.get("kubelet") or {})}
-    _shorten(gates["kubelet"], "ready_for", 0.5)
+    _shorten(gates["kubelet"], "ready_for", 0.3)
     _shorten(gates["kubelet"], "timeout", 20.0)
 
 

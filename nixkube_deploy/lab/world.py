@@ -28,7 +28,7 @@ from nixkube_deploy.lab.store import ControllerStore
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
 
-TICK_SECONDS = 0.1
+TICK_SECONDS = 0.05
 SAVE_SECONDS = 0.5
 STATE_VERSION = 1
 
@@ -40,7 +40,7 @@ class Wishes:
     real_time: bool = False
     bare: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
-    reboot_seconds: float = 0.5
+    reboot_seconds: float = 0.3
 
 
 @dataclass(slots=True)

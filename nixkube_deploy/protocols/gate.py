@@ -19,7 +19,7 @@ from nixkube_deploy.protocols.verdict import Expectation, Renewals, Watch, watch
 
 __all__ = ["GateWorld", "open_gate", "soak"]
 
-FIRST_POLL = 0.25
+FIRST_POLL = 0.15
 """Seconds between the first two looks; each pause is longer than the one before, up to LAST_POLL."""
 SLOWING = 1.25
 LAST_POLL = 2.0

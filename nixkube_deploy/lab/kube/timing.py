@@ -11,9 +11,9 @@ from dataclasses import dataclass
 class Timing:
     """Seconds, unless said otherwise."""
 
-    pod_start: float = 0.3
+    pod_start: float = 0.2
     """From being bound to Ready."""
-    grace_scale: float = 1 / 60
+    grace_scale: float = 1 / 200
     """A pod that gets 30 s to terminate takes this share of it."""
     node_grace: float = 4.0
     """A Lease that was not renewed for so long makes its node Unknown (``node-monitor-grace-period``)."""
