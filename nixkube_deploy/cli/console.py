@@ -58,7 +58,8 @@ class TerminalConsole:
     @asynccontextmanager
     async def watch(self, plan: Plan, run: RunId, past: Iterable[Record]) -> AsyncIterator[tuple[Sink, ...]]:
         """A live screen or plain lines, the event stream and the log if they were asked for."""
-        self.say(f"run {run}")
+        if self.people.interactive:  # Plain lines say it themselves.
+            self.say(f"run {run}")
         watching = Watching(terminal=self.people, events=self._events, past=past)
         async with AsyncExitStack() as stack:
             sinks = await stack.enter_async_context(open_eyes(plan, SystemClock(), watching))

@@ -3,13 +3,14 @@
 Whatever is wrong with it, the answer is one InventoryError (exit code 2), soon. It touches no host.
 """
 
+import contextlib
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from nixkube_deploy.inventory.assemble import Layers, assemble
 from nixkube_deploy.inventory.command import PREFIX, source_of_command, split_command
-from nixkube_deploy.inventory.error import InventoryError, quote
+from nixkube_deploy.inventory.error import InventoryError, closest, printable
 from nixkube_deploy.inventory.grammar import INVENTORY
 from nixkube_deploy.inventory.sections import Section
 from nixkube_deploy.inventory.shape import At
@@ -74,14 +75,22 @@ def _read(path: Path) -> Source:
             data = file.read(LARGEST + 1)
         executable = bool(path.stat().st_mode & _EXECUTABLE)
     except FileNotFoundError:
-        hint = "`deploy init DIR` writes a first inventory"
-        raise InventoryError(f"there is no file {quote(name)}", hint=hint) from None
+        raise InventoryError(f"there is no file {printable(name)}", hint=_near(path)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InventoryError(f"cannot read {quote(name)}: {reason}") from None
+        raise InventoryError(f"cannot read {printable(name)}: {reason}") from None
     if data.startswith(b"#!"):
         if executable:
             return source_of_command((str(path.absolute()),), name, folder)
         hint = f"chmod +x {name}"
         raise InventoryError("the file begins with #! but may not be executed", where=name, hint=hint)
     return source_of_bytes(data, name, folder)
+
+
+def _near(path: Path) -> str:
+    """A file beside it that was likely meant, or where to read what an inventory is."""
+    with contextlib.suppress(OSError):
+        beside = (each.name for each in path.absolute().parent.iterdir() if each.is_file())
+        if guess := closest(path.name, beside):
+            return f"did you mean {printable(str(path.with_name(guess)))}?"
+    return "an inventory is a YAML file: docs/inventory.md describes it, inventories/homelab.yaml is one to copy"

@@ -200,7 +200,7 @@ def _scale(twin: Plain) -> None:
 def _shorten(table: Plain, key: str, floor: float) -> None:
     if isinstance(table.get(key), str):
         seconds = seconds_in(table[key])
-        table[key] = f"{max(seconds / SCALE, min(seconds, floor)):g}s"
+        table[key] = f"{round(max(seconds / SCALE, min(seconds, floor)), 3):.12g}s"
 
 
 def seconds_in(text: str) -> float:
