@@ -6,6 +6,7 @@ The same events always give the same decisions; there is deliberately no await, 
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
+from typing import assert_never
 
 from nixkube_deploy.engine.sections import Sections
 from nixkube_deploy.model import event
@@ -14,8 +15,6 @@ from nixkube_deploy.model.decision import Skip, Start, Wait
 from nixkube_deploy.model.event import Outcome, SkipCause, Verdict
 from nixkube_deploy.model.names import HostName, TaskId, name_some
 from nixkube_deploy.model.task import Task, TaskGraph
-
-__all__ = ["Progress", "Skip", "Start", "Wait"]
 
 _START = Start()
 _NOT_NEEDED = Skip(SkipCause.NOT_NEEDED, "nothing failed that it would answer")
@@ -60,6 +59,8 @@ class Progress:
                 self.draining = ""
             case event.TaskInterrupted() | event.RunFinished():
                 pass
+            case _:
+                assert_never(happened)
 
     def decide(self, task_id: TaskId, now: datetime | None = None) -> Start | Skip | Wait:
         """What may be done about a task, going by the events alone. Without ``now``, windows do not count."""
@@ -85,11 +86,7 @@ class Progress:
         """The answer to "why is this task not done?", for people."""
         if (attempt := self.attempts.get(task_id)) is not None:
             return f"attempt {attempt} runs, or is due, or was cut off"
-        match self.decide(task_id, now):
-            case Start():
-                return "may start now"
-            case Skip(text=why) | Wait(reason=why):
-                return why
+        return str(self.decide(task_id, now))
 
     def next(self, now: datetime) -> tuple[Task, Start | Skip] | None:
         """Hand out one task to start or to skip, each task once; None when nothing more can be said for now."""

@@ -11,8 +11,9 @@ from random import Random
 import anyio
 
 from nixkube_deploy.engine.limits import Limits
-from nixkube_deploy.engine.progress import Progress, Skip, Start
+from nixkube_deploy.engine.progress import Progress
 from nixkube_deploy.model import event
+from nixkube_deploy.model.decision import Skip, Start
 from nixkube_deploy.model.error import failure_of
 from nixkube_deploy.model.event import Outcome, Verdict
 from nixkube_deploy.model.failure import FailureKind

@@ -52,15 +52,13 @@ class Sections:
 
     def explain(self, obstacle: Obstacle) -> str:
         """The obstacle in words, naming who holds it."""
-        match obstacle:
-            case int():
-                return f"waits until wave {obstacle} is done"
-            case Budget():
-                holders = name_some(self._unavailable & obstacle.members) or "it allows none"
-                return f"no room in {obstacle.name} (unavailable: {holders})"
-            case str():
-                holders = name_some(h for h in self._unavailable if self._rules.domains.get(h) == obstacle)
-                return f"never two domains at once, and {obstacle} is not whole (unavailable: {holders})"
+        if isinstance(obstacle, int):
+            return f"waits until wave {obstacle} is done"
+        if isinstance(obstacle, Budget):
+            holders = name_some(self._unavailable & obstacle.members) or "it allows none"
+            return f"no room in {obstacle.name} (unavailable: {holders})"
+        holders = name_some(host for host in self._unavailable if self._rules.domains.get(host) == obstacle)
+        return f"never two domains at once, and {obstacle} is not whole (unavailable: {holders})"
 
     def park(self, host: HostName) -> None:
         """Queue a section whose first task could start."""

@@ -9,6 +9,9 @@ from nixkube_deploy.model.event import SkipCause
 class Start:
     """Run it now."""
 
+    def __str__(self) -> str:
+        return "may start now"
+
 
 @dataclass(frozen=True, slots=True)
 class Skip:
@@ -17,12 +20,18 @@ class Skip:
     cause: SkipCause
     text: str
 
+    def __str__(self) -> str:
+        return self.text
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
     """Not now."""
 
     reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 Decision = Start | Skip | Wait

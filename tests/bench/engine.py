@@ -150,7 +150,7 @@ def makespan_of(hosts: int, share: float, seed: int) -> Makespan:
     chance = random.Random(seed)
     lengths = {HostName(f"n{i:05}"): chance.lognormvariate(5.0, 0.5) for i in range(hosts)}
     budget = max(1, int(hosts * share))
-    bound = max(sum(lengths.values()) / budget, max(lengths.values()))
+    bound = max(sum(lengths.values()) / budget, *lengths.values())
     rolling = _virtual(fleet_graph(hosts, per_wave=None, share=share), lengths)
     waves = _virtual(fleet_graph(hosts, per_wave=budget, share=share), lengths)
     return Makespan(hosts=hosts, budget=budget, bound=bound, rolling=rolling, waves=waves)
