@@ -11,10 +11,10 @@ from nixkube_deploy.lab.faults import FaultPlan
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.machine import Machine
 
-START_SECONDS = 0.25
-SETTLE_SECONDS = 0.2
-HEARTBEAT_SECONDS = 0.4
-FLAP_PERIOD, FLAP_READY = 1.3, 0.3
+START_SECONDS = 0.2
+SETTLE_SECONDS = 0.15
+HEARTBEAT_SECONDS = 0.2
+FLAP_PERIOD, FLAP_READY = 1.1, 0.2
 """Ready for a moment in every period: seen by some looks, held by none."""
 RESTART_SECONDS = 1.0
 UNITS = ("k3s.service", "rke2-server.service", "rke2-agent.service", "kubelet.service")

@@ -348,6 +348,7 @@ def _row(host: LabHost, nodes: dict[str, Any]) -> dict[str, Any]:
         "kernel": machine.kernel_release,
         "failed_units": sorted(unit.name for unit in machine.units.values() if unit.active == "failed"),
         "timers": sorted(machine.timers),
+        "transient": sorted(unit.name for unit in machine.units.values() if unit.is_transient),
         "node": asdict(node) if node is not None else None,
         "activations": machine.activations,
         "commands": [asdict(deed) for deed in machine.commands],
