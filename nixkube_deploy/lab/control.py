@@ -130,6 +130,8 @@ class ControlServer:
                         "faults": [str(fault) for fault in world.faults.faults],
                         **_about(world),
                     }
+                case "pulse":
+                    return {"hosts": world.pulse()}
                 case "fault-add":
                     added = [world.add_fault(spec) for spec in request["specs"]]
                     for fault in added:

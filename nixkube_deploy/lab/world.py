@@ -330,6 +330,16 @@ class World:
         nodes = {node.name: node for node in self.kube.summary()} if self.kube is not None else {}
         return [_row(host, nodes) for host in self.hosts.values()]
 
+    def pulse(self) -> dict[str, dict[str, bool]]:
+        """Who serves and who does not, cheap enough to be asked many times a second."""
+        nodes = {node.name: node for node in self.kube.summary()} if self.kube is not None else {}
+        found = {}
+        for host in self.hosts.values():
+            node = nodes.get(host.kubelet.identity.node) if host.kubelet is not None else None
+            away = node is not None and (node.unschedulable or not node.ready)
+            found[host.name] = {"powered": host.machine.powered, "away": away}
+        return found
+
 
 def _row(host: LabHost, nodes: dict[str, Any]) -> dict[str, Any]:
     machine = host.machine
