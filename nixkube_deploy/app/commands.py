@@ -12,7 +12,15 @@ from nixkube_deploy.app.request import Request, Target, read_target
 from nixkube_deploy.app.saved import read_plan, refuse_moved
 from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.survey import Survey, refuse_without_cluster, survey
-from nixkube_deploy.app.unfinished import CutOff, aims_at_the_same, find_cut_off, finish, supersede
+from nixkube_deploy.app.unfinished import (
+    CutOff,
+    aims_at_the_same,
+    find_cut_off,
+    find_run,
+    finish,
+    refuse_narrower,
+    supersede,
+)
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import lock_inventory
@@ -56,22 +64,26 @@ async def apply(request: Request, console: Console) -> Report:
 async def _take_up(
     cut_off: CutOff, request: Request, target: Target, world: World, state: Path, console: Console
 ) -> Report:
+    refuse_narrower(cut_off, target)
     planned = await plan_rollout(request, target, world, console)
-    if aims_at_the_same(cut_off, planned):
+    if aims_at_the_same(cut_off, target, planned):
         return await finish(cut_off, world, state, console)
     supersede(cut_off, state, console)
     return await carry_out(planned, request, world, state, console)
 
 
-async def apply_saved(path: Path, console: Console) -> Report:
+async def apply_saved(path: Path, skip_unreachable: bool, console: Console) -> Report:
     """Exactly a saved plan, or a refusal.
 
     Raises:
         Refused: the inventory, the flake or a host is no longer what was reviewed.
     """
     reviewed = read_plan(path)
-    request = Request(inventory=Path(reviewed.inventory))
+    request = Request(inventory=Path(reviewed.inventory), skip_unreachable=skip_unreachable)
     async with _at_work(request) as (target, world, state):
+        cut_off = find_cut_off(state, target.fleet.source)
+        if cut_off is not None and cut_off.plan.graph.fingerprint == reviewed.graph.fingerprint:
+            return await finish(cut_off, world, state, console)
         busy = [world.fleet.hosts[h.host] for h in reviewed.hosts if h.wave is not None and h.host in world.fleet.hosts]
         found = await survey(world, busy, console.say)
         flake = await world.evaluator.state(world.fleet.flake)
@@ -87,20 +99,15 @@ async def resume_only(request: Request, console: Console) -> Report:
         cut_off = find_cut_off(state, target.fleet.source)
         if cut_off is None:
             raise UsageError(f"no run of {target.fleet.source} was cut off", hint=f"deploy apply {request.inventory}")
+        refuse_narrower(cut_off, target)
         return await finish(cut_off, world, state, console)
 
 
 async def resume(run: str | None, console: Console) -> Report:
     """Finish ``run``, or the latest one that was cut off."""
-    state = state_directory()
-    candidates = [r for r in runs(state) if r.is_unfinished and (run is None or r.run == run)]
-    if not candidates:
-        what = f"run {run} is unknown or finished" if run else "no run was cut off"
-        raise UsageError(what, hint="deploy runs")
-    summary = candidates[0]
-    stored = read(state, summary.run)
-    async with _at_work(Request(inventory=Path(summary.inventory))) as (_, world, _state):
-        return await finish(CutOff(summary=summary, stored=stored), world, state, console)
+    cut_off = find_run(state_directory(), run)
+    async with _at_work(Request(inventory=Path(cut_off.summary.inventory))) as (_, world, state):
+        return await finish(cut_off, world, state, console)
 
 
 async def reboot(request: Request, needed: bool, console: Console) -> Report:

@@ -17,10 +17,24 @@ from nixkube_deploy.model.graph_codec import plan_from_plain, plan_to_plain
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
 
+_LONGEST_BLANK = 64
+"""Bytes in which a plan's first brace is looked for."""
+
 
 def write_plan(plan: Plan, path: Path) -> None:
-    """Write a plan atomically, readable by its owner only."""
+    """Write a plan atomically, readable by its owner only.
+
+    Raises:
+        UsageError: it cannot be written there.
+    """
     text = json.dumps(plan_to_plain(plan), indent=1) + "\n"
+    try:
+        _replace(path, text)
+    except OSError as error:
+        raise UsageError(f"the plan cannot be saved to {path}: {error.strerror}", hint="-o PLAN.json") from error
+
+
+def _replace(path: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=path.name)
     try:
         with os.fdopen(handle, "w") as file:
@@ -32,11 +46,13 @@ def write_plan(plan: Plan, path: Path) -> None:
 
 
 def is_plan(path: Path) -> bool:
-    """Whether the argument of ``apply`` is a saved plan rather than an inventory."""
-    if path.suffix != ".json":
-        return False
+    """Whether the argument of ``apply`` is a saved plan rather than an inventory (which may be JSON, too)."""
     try:
-        data = json.loads(path.read_text())
+        with path.open("rb") as file:
+            if not file.read(_LONGEST_BLANK).lstrip().startswith(b"{"):
+                return False
+            file.seek(0)
+            data = json.load(file)
     except (OSError, ValueError):
         return False
     return isinstance(data, dict) and "fingerprint" in data

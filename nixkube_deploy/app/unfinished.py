@@ -6,12 +6,14 @@ from pathlib import Path
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, run_plan
+from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.survey import survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import open_journal
-from nixkube_deploy.journal.history import RunSummary, Stored, read, unfinished
+from nixkube_deploy.journal.history import RunSummary, Stored, read, runs, unfinished
+from nixkube_deploy.model.error import Refused, UsageError
 from nixkube_deploy.model.event import Outcome, RunFinished
-from nixkube_deploy.model.names import HostName, NodeName
+from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.rollout import Plan
 
 
@@ -27,6 +29,51 @@ class CutOff:
         """The plan it was executing."""
         return self.stored.plan
 
+    @property
+    def busy(self) -> tuple[HostName, ...]:
+        """The hosts it works on."""
+        return tuple(host.host for host in self.plan.hosts if host.wave is not None)
+
+
+def find_run(state: Path, run: str | None) -> CutOff:
+    """What ``deploy resume RUN`` means: that run, or the latest of all that was cut off.
+
+    Raises:
+        UsageError: there is none, it is finished, or a later run of its inventory has made it obsolete.
+    """
+    known = runs(state)
+    latest = {summary.inventory: summary for summary in reversed(known)}
+    if run is None:
+        open_ones = [each for each in known if each.is_unfinished and latest[each.inventory] == each]
+        if not open_ones:
+            raise UsageError("no run was cut off", hint="deploy runs")
+        return CutOff(summary=open_ones[0], stored=read(state, open_ones[0].run))
+    stored = read(state, RunId(run))
+    summary = next(each for each in known if each.run == stored.run)
+    if not summary.is_unfinished:
+        raise UsageError(f"run {run} is finished", hint=f"deploy show {run}")
+    if (later := latest[summary.inventory]) != summary:
+        raise UsageError(
+            f"run {run} is no longer worth finishing: {later.run} came after it",
+            hint=f"deploy apply {summary.inventory}",
+        )
+    return CutOff(summary=summary, stored=stored)
+
+
+def refuse_narrower(cut_off: CutOff, target: Target) -> None:
+    """A run is finished on all of its hosts or not at all.
+
+    Raises:
+        Refused: ``--on`` leaves some of them out.
+    """
+    outside = [n for n in cut_off.busy if n in target.loaded.fleet.hosts and n not in target.fleet.hosts]
+    if outside:
+        run = cut_off.summary.run
+        raise Refused(
+            f"run {run} was cut off, and it works on hosts that --on leaves out: {', '.join(outside)}",
+            hint=f"deploy resume {run} finishes it; --fresh plans anew without it",
+        )
+
 
 def find_cut_off(state: Path, inventory: str) -> CutOff | None:
     """The latest unfinished run of this inventory."""
@@ -35,17 +82,27 @@ def find_cut_off(state: Path, inventory: str) -> CutOff | None:
 
 
 async def finish(cut_off: CutOff, world: World, state: Path, console: Console) -> Report:
-    """Take the run up where it stopped; Nodes are found anew."""
+    """Take the run up where it stopped; Nodes are found anew.
+
+    Raises:
+        Refused: the inventory no longer has all of its hosts.
+    """
     console.say(f"taking up run {cut_off.summary.run}, which was cut off")
-    busy = {h.host for h in cut_off.plan.hosts if h.wave is not None}
-    hosts = [host for name, host in world.fleet.hosts.items() if name in busy]
+    if gone := [name for name in cut_off.busy if name not in world.fleet.hosts]:
+        raise Refused(
+            f"the inventory no longer has hosts that the run works on: {', '.join(gone)}",
+            hint=f"deploy apply {cut_off.summary.inventory} plans anew",
+        )
+    hosts = [world.fleet.hosts[name] for name in cut_off.busy]
     found = await survey(world, hosts, console.say)
     nodes: dict[HostName, NodeName] = {n: f.node.name for n, f in found.facts.items() if f.node is not None}
     return await run_plan(cut_off.plan, cut_off.summary.run, nodes, world, state, console)
 
 
-def aims_at_the_same(cut_off: CutOff, planned: Planned) -> bool:
-    """Whether the flake still says what the unfinished run was bringing about."""
+def aims_at_the_same(cut_off: CutOff, target: Target, planned: Planned) -> bool:
+    """Whether inventory and flake still say what the unfinished run was bringing about."""
+    if not all(name in target.fleet.hosts for name in cut_off.busy):
+        return False
     wanted = {name: closure.out for name, closure in planned.prepared.closures.items()}
     targets = {h.host: h.target for h in cut_off.plan.hosts if h.wave is not None}
     return all(wanted.get(host, target) == target for host, target in targets.items())
@@ -53,6 +110,6 @@ def aims_at_the_same(cut_off: CutOff, planned: Planned) -> bool:
 
 def supersede(cut_off: CutOff, state: Path, console: Console) -> None:
     """Close a run whose goal is no longer wanted; the new plan deals with what it left on hosts and Nodes."""
-    console.say(f"run {cut_off.summary.run} was cut off, and the flake has changed since: planning anew")
+    console.say(f"run {cut_off.summary.run} was cut off, and something else is wanted now: planning anew")
     with open_journal(state, cut_off.summary.run, cut_off.plan, SystemClock()) as ledger:
         ledger.append(RunFinished(outcome=Outcome.HALTED))

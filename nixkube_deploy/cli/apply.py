@@ -49,8 +49,26 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     only_resume = options.pop("resume")
     console = open_console(yes=yes, as_json=as_json, events=events, log=log)
     if is_plan(inventory):
-        report = run_async(apply_saved, inventory, console)
+        skip_unreachable = options.pop("skip_unreachable")
+        _refuse_options(on=on, resume=only_resume, **options)
+        report = run_async(apply_saved, inventory, skip_unreachable, console)
     else:
         request = make_request(inventory, on, **options)
         report = run_async(resume_only if only_resume else apply, request, console)
     return console.conclude(report)
+
+
+def _refuse_options(**options: Any) -> None:
+    """A saved plan has been decided: what would decide it again is a mistake, not a wish to be ignored.
+
+    Raises:
+        UsageError: an option that only makes sense with an inventory.
+    """
+    from nixkube_deploy.model.error import UsageError
+
+    given = ["--" + name.replace("_", "-") for name, value in options.items() if value not in (None, False, ())]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)}: a saved plan is run exactly as it was reviewed",
+            hint="give the option to deploy plan, and save that",
+        )

@@ -22,6 +22,7 @@ from nixkube_deploy.ports.sink import Sink
 from nixkube_deploy.ui.eventlog import EventLog
 from nixkube_deploy.ui.eyes import Watching
 from nixkube_deploy.ui.eyes import watch as open_eyes
+from nixkube_deploy.ui.jsonl import open_events
 from nixkube_deploy.ui.logs import logging_to
 from nixkube_deploy.ui.summary import summarise, summary_text
 from nixkube_deploy.ui.terminal import Terminal, open_terminal
@@ -37,6 +38,16 @@ class TerminalConsole:
         self.people: Terminal = open_terminal(sys.stderr, os.environ)
         self.data: Terminal = open_terminal(sys.stdout, os.environ)
         self._yes, self._events, self._log = yes, events, log
+        self._refuse_unwritable()
+
+    def _refuse_unwritable(self) -> None:
+        """Said before an hour of building, not after it."""
+        if self._events is not None:
+            with open_events(self._events):
+                pass
+        if self._log is not None:
+            with logging_to(self._log):
+                pass
 
     def say(self, line: str) -> None:
         """One line of progress outside a run."""

@@ -42,6 +42,11 @@ class JournalFile:
         """What was on disk when the journal was opened."""
         return self._past
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was ever written."""
+        return self._count == 0
+
     def records(self) -> tuple[Record, ...]:
         """Everything that is on disk now, read back."""
         return read_records(self.path, sound_lines(self.path.read_bytes()))
@@ -72,6 +77,8 @@ class JournalFile:
 def open_journal(state: Path, run: RunId, plan: Plan, clock: Clock) -> Iterator[JournalFile]:
     """The journal of ``run``, locked for the length of the block: a new one, or the one on disk, to be continued.
 
+    A new one in which nothing was written is taken away again: there was no such run.
+
     Raises:
         Locked: another controller has it open; the message names it.
         Refused: what is on disk belongs to another plan.
@@ -83,7 +90,12 @@ def open_journal(state: Path, run: RunId, plan: Plan, clock: Clock) -> Iterator[
         is_new = not path.exists()
         descriptor = _create(path, header_line(run, plan)) if is_new else os.open(path, _FLAGS)
     with closing(descriptor), held(descriptor, path, f"run {run}", clock):
-        yield JournalFile(descriptor, path, () if is_new else _take_up(descriptor, path, plan), clock)
+        journal = JournalFile(descriptor, path, () if is_new else _take_up(descriptor, path, plan), clock)
+        try:
+            yield journal
+        finally:
+            if is_new and journal.is_empty:
+                path.unlink(missing_ok=True)
 
 
 def _create(path: Path, header: bytes) -> int:

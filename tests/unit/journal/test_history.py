@@ -84,9 +84,15 @@ def test_a_run_that_was_killed_is_unfinished(tmp_path):
 
 
 def test_a_run_killed_before_its_first_record_is_unfinished(tmp_path):
-    store(tmp_path, FIRST)
+    path = store(tmp_path, FIRST, STARTED)
+    path.write_text(path.read_text().splitlines()[0] + "\n")
     (summary,) = runs(tmp_path)
     assert (summary.started, summary.is_unfinished) == (None, True)
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    store(tmp_path, FIRST)
+    assert runs(tmp_path) == ()
 
 
 @pytest.mark.parametrize("outcome", [Outcome.INTERRUPTED, Outcome.BROKEN])
