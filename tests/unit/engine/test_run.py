@@ -313,6 +313,15 @@ async def test_a_drain_does_not_wait_for_the_back_off_of_what_would_not_start_ag
     assert ledger.records[-1].at - ledger.records[0].at == pytest.approx(1.0)
 
 
+async def test_a_task_of_an_open_section_backs_off_as_long_as_ever_while_the_run_drains():
+    task = a_task(retry=RetryPolicy(attempts=2, backoff=30.0, jitter=0.0))
+    graph = a_graph("w1/in", sections={"w1": "w1/in"}, task=task)
+    ledger = MemoryLedger(clock=LoopClock())
+    run = a_run(graph, ScriptedPerform(script={TaskId("w1/in"): [fails(transient=True), Done()]}), ledger)
+    assert await during(run, 1.0, lambda: run.drain("SIGINT received")) is Outcome.CONVERGED
+    assert ledger.records[-1].at - ledger.records[0].at == pytest.approx(30.0)
+
+
 async def test_a_drain_that_lets_everything_finish_interrupts_nothing():
     ledger = MemoryLedger()
     run = a_run(a_graph("a"), ScriptedPerform(durations={A: 2.0}), ledger)
