@@ -82,7 +82,7 @@ def find_cut_off(state: Path, inventory: str) -> CutOff | None:
 
 
 async def finish(cut_off: CutOff, world: World, state: Path, console: Console) -> Report:
-    """Take the run up where it stopped; Nodes are found anew.
+    """Take the run up where it stopped. Nodes are found anew, those of hosts that are down are remembered.
 
     Raises:
         Refused: the inventory no longer has all of its hosts.
@@ -95,7 +95,8 @@ async def finish(cut_off: CutOff, world: World, state: Path, console: Console) -
         )
     hosts = [world.fleet.hosts[name] for name in cut_off.busy]
     found = await survey(world, hosts, console.say)
-    nodes: dict[HostName, NodeName] = {n: f.node.name for n, f in found.facts.items() if f.node is not None}
+    nodes: dict[HostName, NodeName] = {h.host: h.node for h in cut_off.plan.hosts if h.node is not None}
+    nodes |= {n: f.node.name for n, f in found.facts.items() if f.node is not None}
     return await run_plan(cut_off.plan, cut_off.summary.run, nodes, world, state, console)
 
 

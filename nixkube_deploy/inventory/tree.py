@@ -105,7 +105,9 @@ def compose(source: Source) -> Node:
     finally:
         loader.dispose()
     if composer.root is None or (isinstance(composer.root, Scalar) and composer.root.is_null):
-        raise InventoryError("the inventory is empty", where=source.name, hint="inventories/homelab.yaml is one to copy")
+        raise InventoryError(
+            "the inventory is empty", where=source.name, hint="inventories/homelab.yaml is one to copy"
+        )
     return composer.root
 
 

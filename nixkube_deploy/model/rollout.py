@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from nixkube_deploy.model.change import Change
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.failure import Failure
-from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.names import HostName, NodeName, StorePath
 from nixkube_deploy.model.task import TaskGraph
 
 
@@ -21,6 +21,8 @@ class HostPlan:
     current: StorePath | None = None
     target: StorePath | None = None
     boot_id: str = ""
+    node: NodeName | None = None
+    """The Node it was when the plan was made; whoever resumes the run may find the host down, in mid-reboot."""
     risks: tuple[str, ...] = ()
     skipped: str = ""
     """Why nothing will be done although something could be."""

@@ -59,6 +59,7 @@ def _line(intent: Intent, waves: Mapping[HostName, int]) -> HostPlan:
         current=facts.current.path if facts is not None and facts.current is not None else None,
         target=intent.target,
         boot_id=facts.boot_id if facts is not None else "",
+        node=facts.node.name if facts is not None and facts.node is not None else None,
         risks=intent.risks,
         skipped=intent.skipped,
         problem=intent.problem,

@@ -61,7 +61,8 @@ class NativeActivator:
     async def confirm(self, activation: Activation) -> None:
         """Disarm the dead-man timer over a new connection and prove that it has not fired.
 
-        Timers that an earlier run left are disarmed too: it is this system that was found healthy.
+        Timers that an earlier run left are disarmed too: it is this system that was found healthy. Only now are the
+        units that brought it about forgotten: until then they told a successor what was done already.
 
         Raises:
             TaskError: FELL_BACK when the host has gone back by itself, ACTIVATION when something else switched it.
@@ -73,6 +74,8 @@ class NativeActivator:
             seen = await patient.look()
         if seen.going_back or seen.current != activation.closure:
             raise TaskError(_unconfirmed(activation, seen))
+        for unit in seen.ended:
+            await transient.forget_unit(patient, unit)
 
 
 def _unconfirmed(activation: Activation, seen: Situation) -> Failure:
@@ -148,7 +151,7 @@ class _Change:
     async def _prepare(self, seen: Situation) -> None:
         """Nothing of this disrupts, and all of it may be repeated. The timer is armed before anything is changed."""
         await transient.disarm(self.patient, seen.dead_men)
-        for unit in seen.leftovers(self.activation.run):
+        for unit in dict.fromkeys((*seen.leftovers(self.activation.run), *seen.ended)):
             await transient.forget_unit(self.patient, unit)
         await self._record_way_back()
         if self.activation.mode is SwitchMode.SWITCH:
@@ -207,14 +210,18 @@ class _Change:
         seen = await self.patient.look()
         if isinstance(ended, Gone):
             return self._judge_gone(mode, seen)
-        unit = self._unit(mode)
-        lines = () if ended.exit_code == 0 else await transient.journal(self.patient, unit)
-        await transient.forget_unit(self.patient, unit)
-        for line in lines:
-            self.say(line)
+        lines = () if ended.exit_code == 0 else await self._read_out(self._unit(mode))
         if mode is SwitchMode.BOOT:
             return self._judge_boot(ended, seen, lines)
         return await self._judge_switch(ended, seen, lines)
+
+    async def _read_out(self, unit: str) -> tuple[str, ...]:
+        """What a program that did not end well has said; its unit goes, so that another attempt can begin anew."""
+        lines = await transient.journal(self.patient, unit)
+        await transient.forget_unit(self.patient, unit)
+        for line in lines:
+            self.say(line)
+        return lines
 
     async def _judge_switch(self, ended: Ended, seen: Situation, lines: tuple[str, ...]) -> Activated:
         switched = seen.current == self.activation.closure

@@ -40,11 +40,36 @@ async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, dea
     Raises:
         TaskError: REBOOT, saying whether it never went down or never came back; and what ``Shell`` raises before that.
     """
-    seen = await look(shell, host)
+    end = clock.monotonic() + deadline
+    seen = await _answer(shell, clock, host, deadline, report)
     if seen.boot_id != action.boot_id and seen.booted == action.closure:
         return False
-    await restart(shell, clock, host, deadline, report)
+    await restart(shell, clock, host, end - clock.monotonic(), report)
     return True
+
+
+async def _answer(shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine) -> Situation:
+    """A look at a host that may be down already: a controller that was killed may have told it to reboot."""
+    end, last = clock.monotonic() + deadline, ""
+    for pause in pauses():
+        try:
+            return await look(shell, host)
+        except TaskError as error:
+            if not _may_be_booting(error):
+                raise
+            if not last:
+                report("does not answer; waiting, as it may be rebooting already")
+            last = error.failure.message
+        if clock.monotonic() + pause > end:
+            break
+        await shell.forget(host)
+        await anyio.sleep(pause)
+    raise TaskError(_not_back(host, deadline, last, went_down=True))
+
+
+def _may_be_booting(error: TaskError) -> bool:
+    """Whether a host that is going down or coming up could answer so; it refuses logins for a while (pam_nologin)."""
+    return isinstance(error, OutcomeUnknown | Unreachable) or error.failure.kind is FailureKind.AUTHENTICATION
 
 
 async def restart(shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine) -> None:
@@ -58,13 +83,11 @@ async def restart(shell: Shell, clock: Clock, host: Host, deadline: float, repor
     for pause in pauses():
         try:
             now = await _boot_id(shell, host)
-        except (OutcomeUnknown, Unreachable) as error:
-            went_down, last = True, error.failure.message
-            await shell.forget(host)
         except TaskError as error:
-            if error.failure.kind is not FailureKind.AUTHENTICATION:
+            if not _may_be_booting(error):
                 raise
-            last = error.failure.message  # A host that is booting refuses logins for a while (pam_nologin).
+            went_down = went_down or isinstance(error, OutcomeUnknown | Unreachable)
+            last = error.failure.message
             await shell.forget(host)
         else:
             if now not in {before, ""}:

@@ -62,6 +62,12 @@ class Situation:
         """Services of ``run``, whatever their state: their names must be free before they are used again."""
         return tuple(u for u in self.units if u.endswith(".service") and f"-{run}-" in u)
 
+    @property
+    def ended(self) -> tuple[str, ...]:
+        """Services of any run whose program is over: kept until they were read, and of no use after that."""
+        services = ((u, state) for u, state in self.units.items() if u.endswith(".service"))
+        return tuple(u for u, state in services if state == "failed" or (state == "active" and DEAD_MAN not in u))
+
     def foreign(self, run: RunId) -> tuple[str, ...]:
         """Services of other runs that are changing the system right now."""
         return tuple(

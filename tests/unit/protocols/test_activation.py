@@ -83,10 +83,34 @@ async def test_the_dead_man_timer_stays_armed_until_confirmed():
     assert f"systemctl stop {SWITCH_UNIT}; nix-env -p" in host.timers[TIMER][-1]
 
 
-async def test_what_was_read_is_cleaned_up():
+@pytest.mark.parametrize("mode", SwitchMode)
+async def test_a_successor_of_a_killed_controller_reads_what_was_done_and_does_not_repeat_it(mode):
+    host = NixosHost(OLD)
+    await activate(host.shell(), an_activation(mode))
+    shell = host.shell()
+    assert await activate(shell, an_activation(mode)) == Activated(changed=True)
+    assert not any(line.startswith("systemd-run") for line in shell.lines())
+
+
+async def test_what_was_read_is_cleaned_up_when_it_is_confirmed():
     host = NixosHost(OLD)
     await activate(host.shell())
+    assert list(host.units) == [f"{SWITCH_UNIT}.service"]
+    await confirm(host.shell())
     assert host.units == {}
+
+
+async def test_what_did_not_end_well_is_cleaned_up_at_once():
+    host = NixosHost(OLD, switches=[Switch(code=1)])
+    await failure_of(host.shell())
+    assert host.units == {}
+
+
+async def test_what_dead_runs_left_is_cleaned_up_before_a_change():
+    left = Unit(argv=(f"{OLD}/bin/switch-to-configuration", "switch"), state="active")
+    host = NixosHost(OLD, units={"nixkube-deploy-switch-20260101T000000Z-0000-abcdef01.service": left})
+    await activate(host.shell())
+    assert list(host.units) == [f"{SWITCH_UNIT}.service"]
 
 
 async def test_a_slow_switch_is_followed_to_its_end():

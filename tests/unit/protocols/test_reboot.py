@@ -76,6 +76,34 @@ async def test_a_host_that_has_rebooted_into_the_closure_is_not_rebooted_again()
     assert "systemctl reboot" not in shell.lines()
 
 
+async def test_a_host_that_a_killed_controller_rebooted_is_waited_for_and_not_rebooted_again():
+    host = NixosHost(NEW, boot_id=BOOT_2)
+    shell = host.shell()
+    shell.answers("sh", "-c", with_=no_answer(20)(host))
+    said: list[str] = []
+    assert not await do_reboot(shell, said=said)
+    assert said == ["does not answer; waiting, as it may be rebooting already"]
+    assert not any(line.startswith("systemctl reboot") for line in shell.lines())
+
+
+async def test_a_host_that_was_down_from_the_start_is_given_up_at_the_same_deadline():
+    host = NixosHost(OLD)
+    shell = host.shell()
+    shell.answers("sh", "-c", with_=no_answer(100_000)(host))
+    failure = await reboot_failure(shell, deadline=60.0)
+    assert "did not come back within 60 s" in failure.message
+    assert "no answer on port 22" in failure.seen
+
+
+async def test_a_changed_host_key_is_not_waited_out():
+    def refuse(_host, _command):
+        raise task_error(FailureKind.HOST_KEY, "another key")
+
+    shell = NixosHost(OLD).shell()
+    shell.answers("sh", "-c", with_=refuse)
+    assert (await reboot_failure(shell)).kind is FailureKind.HOST_KEY
+
+
 async def test_a_host_that_rebooted_into_something_else_is_rebooted():
     host = NixosHost(OLD, boot_id="00000000-0000-4000-8000-00000000000f", loader=NEW)
     assert await do_reboot(host.shell())
