@@ -6,6 +6,7 @@ What to simulate is in ``lab.json``; it talks to no terminal.
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import secrets
 import signal
@@ -84,6 +85,7 @@ def _tell(report: int | None, text: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """``python -m nixkube_deploy.lab.daemon FOLDER [DESCRIPTOR]``."""
+    logging.getLogger("asyncio").setLevel(logging.ERROR)  # A client that went away is no news here.
     folder = Path(arguments[0])
     report = int(arguments[1]) if len(arguments) > 1 else None
     try:

@@ -21,6 +21,7 @@ from nixkube_deploy.lab.units import Unit
 NOT_FOUND = 127
 _DEBIAN_KERNEL = "6.12.57+deb13-amd64"
 _WRAPPERS = frozenset({"bash", "doas", "env", "flock", "run0", "sh", "sudo", "systemd-run"})
+_SWITCH = "switch-to-configuration"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +112,7 @@ class LabHost:
         self.switching = False
         self.rebooting = False
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._mains: dict[str, asyncio.Task[int]] = {}
         self._pid = 800
 
     @property
@@ -176,9 +178,14 @@ class LabHost:
             where = "No such file or directory" if "/" in argv[0] else "command not found"
             streams.err(f"bash: line 1: {argv[0]}: {where}\n")
             return NOT_FOUND
-        if argv[0] not in _WRAPPERS and self.setting.faults.take_text(self.name, "hang", " ".join(argv)):
-            await asyncio.Event().wait()
+        if argv[0] not in _WRAPPERS and not argv[0].endswith(f"/{_SWITCH}"):  # That one hangs with its lock held.
+            await self.perhaps_hang(argv)
         return await program(Call(host=self, argv=argv, user=user, streams=streams, env=env))
+
+    async def perhaps_hang(self, argv: tuple[str, ...]) -> None:
+        """Wait for ever, if a fault says so."""
+        if self.setting.faults.take_text(self.name, "hang", " ".join(argv)):
+            await asyncio.Event().wait()
 
     def _find(self, user: str, name: str) -> Program | None:
         base = name.rpartition("/")[2]
@@ -187,7 +194,7 @@ class LabHost:
             return None
         if "/" in name and not name.startswith(("/run/current-system/sw/bin/", "/bin/", "/usr/bin/")):
             return program if isinstance(self.filesystem(user).stat(name), str) else None
-        return None if base == "switch-to-configuration" else program
+        return None if base == _SWITCH else program
 
     def process(self, work: Coroutine[Any, Any, int]) -> asyncio.Task[int]:
         """Run something that ends when the power goes."""
@@ -203,6 +210,7 @@ class LabHost:
         versions = recipe.configuration.all_units
         for name, path in recipe.units.items():
             self.machine.units[name] = self.fresh_unit(name, versions[name], path)
+            self.machine.log(name, f"Started {self.machine.units[name].description}.")
 
     def fresh_unit(self, name: str, version: str, path: str) -> Unit:
         """A unit as systemd loads it from a unit file."""
@@ -232,7 +240,10 @@ class LabHost:
             self.kubelet.start(self.setting.now())
 
     def stopped(self, name: str) -> None:
-        """A unit's process was stopped."""
+        """A unit's process was stopped: one that still runs is killed."""
+        main = self._mains.pop(name, None)
+        if main is not None:
+            main.cancel()
         self.machine.units[name].stop(self.setting.now())
         self.machine.log(name, f"Stopped {self.machine.units[name].description}.")
         if name in UNITS and self.kubelet is not None:
@@ -321,13 +332,15 @@ class LabHost:
 
         async def main() -> int:
             code = await self.run_program("root", argv, streams or Streams(out=log, err=log), env or {})
+            self._mains.pop(unit.name, None)
             unit.end(code, self.setting.now())
             if unit.collect or (not code and not unit.remain):
                 machine.units.pop(unit.name, None)
             self.setting.changed()
             return code
 
-        return self.process(main())
+        self._mains[unit.name] = task = self.process(main())
+        return task
 
 
 class _LiveFiles:
@@ -349,9 +362,7 @@ def home_of(user: str) -> str:
     return "/root" if user == "root" else f"/home/{user}"
 
 
-_NIXOS_ONLY = frozenset(
-    {"bootctl", "curl", "etcdctl", "nixos-rebuild", "nixos-version", "run0", "switch-to-configuration"}
-)
+_NIXOS_ONLY = frozenset({"bootctl", "curl", "etcdctl", "nixos-rebuild", "nixos-version", "run0", _SWITCH})
 
 
 def _is_there(program: str, personality: Personality) -> bool:

@@ -112,6 +112,9 @@ class Kubelet:
     def _register(self, now: float) -> None:
         machine = self.machine
         self.phase, self.since = Phase.RUNNING, now
+        self._log(f"Starting kubelet {self.version}")
+        if self.never_ready:
+            self._log("Container runtime network not ready: NetworkReady=false: cni plugin not initialized")
         self.cluster.register_node(
             self.identity.node,
             machine_id=machine.machine_id,
@@ -148,5 +151,9 @@ class Kubelet:
         self.since = now
         unit.restarts += 1
         unit.active, unit.sub, unit.result, unit.main_status = "activating", "auto-restart", "exit-code", 1
-        self.machine.log(unit.name, "failed to run Kubelet: misconfiguration: kubelet cgroup driver is different\n")
+        self._log("failed to run Kubelet: misconfiguration: kubelet cgroup driver is different")
         self.cluster.kubelet_stopped(self.identity.node)
+
+    def _log(self, line: str) -> None:
+        if self.unit is not None:
+            self.machine.log(self.unit, line)

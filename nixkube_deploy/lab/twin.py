@@ -182,12 +182,15 @@ def _scale(twin: Plain) -> None:
     if not isinstance(twin.get("strategy"), dict):
         twin["strategy"] = {}
         strategies.append(twin["strategy"])
-    twin["strategy"].setdefault("soak", "60s")
+    for key, usual in (("soak", "60s"), ("reboot_timeout", "10m"), ("activation_timeout", "15m")):
+        twin["strategy"].setdefault(key, usual)
     twin["strategy"].setdefault("drain", {})
     if isinstance(twin["strategy"]["drain"], dict):
         twin["strategy"]["drain"].setdefault("timeout", "10m")
     for strategy in strategies:
         _shorten(strategy, "soak", 0.3)
+        _shorten(strategy, "reboot_timeout", 15.0)
+        _shorten(strategy, "activation_timeout", 15.0)
         if isinstance(strategy.get("drain"), dict):
             _shorten(strategy["drain"], "timeout", 20.0)
     gates = twin.setdefault("gates", {}) or {}

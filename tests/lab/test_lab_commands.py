@@ -352,3 +352,17 @@ async def test_a_hanging_program_does_not_end_by_itself(bench):
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(bench.run("systemctl is-active k3s"), 0.05)
     assert await bench.says("systemctl is-active k3s") == "active\n"
+
+
+async def test_stopping_a_unit_kills_what_hangs_in_it_and_frees_its_lock(bench):
+    new = bench.receive(kernel="6.12.7", units={"k3s.service": "1.31.4"})
+    stc = f"{new.toplevel}/bin/switch-to-configuration"
+    bench.fault("w1:hang=switch-to-configuration*1")
+    await bench.says(f"systemd-run --unit=u --no-block --service-type=oneshot --remain-after-exit -- {stc} switch")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert (await bench.run(f"{stc} switch")).err == "Could not acquire lock\n"
+    await bench.says("systemctl stop u")
+    await asyncio.sleep(0)
+    assert bench.machine.current == bench.old.toplevel
+    assert (await bench.run(f"{stc} switch")).code == 0

@@ -106,6 +106,8 @@ async def test_waits_are_shorter_and_windows_and_the_outside_are_left_out(twin):
     assert fleet.hosts["w1"].policy.soak == 20.0
     assert fleet.gates.kubelet.ready_for == 2.0
     assert fleet.gates.kubelet.timeout == 20.0
+    assert fleet.strategy.host.reboot_timeout == 20.0
+    assert fleet.strategy.host.activation_timeout == 30.0
     assert not fleet.strategy.windows
     assert [gate.url for gate in fleet.gates.http] == ["http://127.0.0.1:9/"]
     assert [gate.run for gate in fleet.gates.command] == ["etcdctl endpoint health"]

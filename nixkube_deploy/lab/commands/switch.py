@@ -34,6 +34,7 @@ async def switch_to_configuration(call: Call) -> int:
         return LOCK_HELD
     host.switching = True
     try:
+        await host.perhaps_hang(call.argv)
         return await _activate(call, recipe, call.args[0])
     finally:
         host.switching = False
@@ -48,7 +49,7 @@ async def _activate(call: Call, recipe: Recipe, verb: str) -> int:
         return 0
     host.machine.record_activation(system, verb)
     await asyncio.sleep(_seconds(system) * host.setting.pace + _slowness(call))
-    scripted = _scripted_code(call, system)
+    scripted = _scripted_code(call, system, verb)
     if scripted == CHECK_FAILED:
         call.err("Failed to install bootloader\n")
         return CHECK_FAILED
@@ -85,16 +86,18 @@ def _inhibited(call: Call, recipe: Recipe) -> bool:
     return True
 
 
-def _scripted_code(call: Call, system: str) -> int:
-    """The exit code a fault wants, 0 for none."""
-    fault = call.host.setting.faults.peek(call.host.name, "switch", system=system)
-    if fault is not None and fault.argument.isdigit():
-        call.host.fault("switch", system=system)
-        return int(fault.argument)
-    back = call.host.setting.faults.peek(call.host.name, "rollback-fails")
-    if back is not None and back.spared == system:
-        call.host.fault("rollback-fails")
-        return int(back.argument)
+def _scripted_code(call: Call, system: str, verb: str) -> int:
+    """The exit code a fault wants, 0 for none. ``boot`` can only fail at the boot loader."""
+    host = call.host
+    for kind, fault in (
+        ("switch", host.setting.faults.peek(host.name, "switch", system=system)),
+        ("rollback-fails", host.setting.faults.peek(host.name, "rollback-fails")),
+    ):
+        if fault is None or not fault.argument.isdigit() or (kind == "rollback-fails" and fault.spared != system):
+            continue
+        if verb != "boot" or fault.argument == str(CHECK_FAILED):
+            host.fault(kind, system=system if kind == "switch" else None)
+            return int(fault.argument)
     return 0
 
 
