@@ -40,14 +40,14 @@ async def _at_work(request: Request) -> AsyncIterator[tuple[Target, World, Path]
     """The inventory read, locked for this controller, and its world open."""
     target, state = read_target(request), state_directory()
     with lock_inventory(state, target.fleet.source, SystemClock()):
-        async with open_world(target.fleet) as world:
+        async with open_world(target) as world:
             yield target, world, state
 
 
 async def plan(request: Request, console: Console) -> Plan:
     """What ``apply`` would do. Takes no lock: it touches nothing."""
     target = read_target(request)
-    async with open_world(target.fleet) as world:
+    async with open_world(target) as world:
         return (await plan_rollout(request, target, world, console)).plan
 
 

@@ -95,7 +95,7 @@ async def run_plan(
                     run=run,
                     ledger=ledger,
                     known_nodes=nodes,
-                    resolve=_resolver(world.fleet),
+                    resolve=_resolver(world.whole),
                     sinks=sinks,
                 ),
                 world,

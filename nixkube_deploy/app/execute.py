@@ -74,7 +74,7 @@ def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
             web=world.web,
             clock=world.clock,
             node_of=nodes.known,
-            hosts=world.fleet.hosts,
+            hosts=world.whole.hosts,
             resolve=execution.resolve,
             distribution=world.fleet.cluster.distribution,
         ),

@@ -25,8 +25,11 @@ from nixkube_deploy.model.action import (
     UncordonNode,
     WayBack,
 )
+from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, RunId
+from nixkube_deploy.model.strategy import RebootPolicy
 from nixkube_deploy.model.task import Task
 from nixkube_deploy.ports.activator import Activation
 from nixkube_deploy.ports.cluster import Cluster
@@ -116,7 +119,10 @@ class Performer:
         await self.locks.ensure(host)
         activation = self._activation(host, action)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
-        detail = "; ".join((action.mode.value, *activated.warnings))
+        if activated.needs_reboot:
+            self._refuse_to_reboot(host, activated.warnings)
+            await self._restart(host, attempt)
+        detail = "; ".join((action.mode.value, *activated.warnings, *(["rebooted"] if activated.needs_reboot else [])))
         return Done(changed=activated.changed, detail=detail)
 
     def _activation(self, host: Host, action: SwitchConfiguration) -> Activation:
@@ -129,6 +135,31 @@ class Performer:
             flake=self.world.fleet.flake,
             node_units=self.world.fleet.cluster.distribution.node_units,
             dead_man=self.world.fleet.gates.kubelet.timeout + DEAD_MAN_MARGIN,
+        )
+
+    def _refuse_to_reboot(self, host: Host, why: tuple[str, ...]) -> None:
+        """A reboot that no plan foresaw: only of a host that is empty, or no Node, and only where reboots are allowed.
+
+        Raises:
+            TaskError: INHIBITED.
+        """
+        never = host.policy.reboot is RebootPolicy.NEVER
+        serves = host.name not in self.drains and self.nodes.known(host.name) is not None
+        if not (never or serves):
+            return
+        raise task_error(
+            FailureKind.INHIBITED,
+            f"{host.name} cannot be switched to its new system while it runs: it {'; '.join(why)}",
+            expected="a switch without a reboot, as planned",
+            seen="the strategy says reboot: never" if never else "pods on the host: a live change does not drain it",
+            next=f"deploy apply {self.world.fleet.source} --on {host.name} --reboot always",
+        )
+
+    async def _restart(self, host: Host, attempt: Attempt) -> None:
+        await self._drain_again(host, attempt)
+        self.locks.release(host)
+        await reboot.restart(
+            self.world.shell, self.world.clock, host, host.policy.reboot_timeout, attempt.report
         )
 
     async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:

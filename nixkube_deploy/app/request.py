@@ -43,6 +43,7 @@ class Target:
     """The inventory as loaded, and the part of the fleet that was asked for, with overrides applied."""
 
     loaded: Loaded
+    whole: Fleet
     fleet: Fleet
 
 
@@ -53,13 +54,13 @@ def read_target(request: Request) -> Target:
         UsageError: the inventory or the selector is wrong, or selects nothing.
     """
     loaded = load_fleet(request.inventory)
-    fleet = _override(loaded.fleet, request.overrides)
+    whole = fleet = _override(loaded.fleet, request.overrides)
     if request.on is not None:
         chosen = select(request.on, fleet)
         if not chosen:
             raise UsageError(f"--on {request.on!r} selects no host", hint=f"deploy check {request.inventory}")
         fleet = fleet.only(chosen)
-    return Target(loaded=loaded, fleet=fleet)
+    return Target(loaded=loaded, whole=whole, fleet=fleet)
 
 
 def _override(fleet: Fleet, overrides: Overrides) -> Fleet:

@@ -66,7 +66,7 @@ def refuse_narrower(cut_off: CutOff, target: Target) -> None:
     Raises:
         Refused: ``--on`` leaves some of them out.
     """
-    outside = [n for n in cut_off.busy if n in target.loaded.fleet.hosts and n not in target.fleet.hosts]
+    outside = [n for n in cut_off.busy if n in target.whole.hosts and n not in target.fleet.hosts]
     if outside:
         run = cut_off.summary.run
         raise Refused(

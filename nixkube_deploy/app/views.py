@@ -22,7 +22,7 @@ from nixkube_deploy.ports.shell import Command
 
 async def status(request: Request, console: Console, evaluate: bool) -> tuple[HostStatus, ...]:
     """One row a host."""
-    async with open_world(read_target(request).fleet) as world:
+    async with open_world(read_target(request)) as world:
         return await fleet_status(world, console.say, evaluate=evaluate)
 
 
@@ -30,7 +30,7 @@ async def watch_status(
     request: Request, evaluate: bool, interval: float, show: Callable[[tuple[HostStatus, ...]], None]
 ) -> None:
     """``status`` again and again over the same connections, until interrupted."""
-    async with open_world(read_target(request).fleet) as world:
+    async with open_world(read_target(request)) as world:
         while True:
             show(await fleet_status(world, evaluate=evaluate))
             await anyio.sleep(interval)
@@ -38,7 +38,7 @@ async def watch_status(
 
 async def check(request: Request, console: Console) -> tuple[Finding, ...]:
     """The live preflight."""
-    async with open_world(read_target(request).fleet) as world:
+    async with open_world(read_target(request)) as world:
         return await check_fleet(world, console.say)
 
 
@@ -58,7 +58,7 @@ async def run_command(
     request: Request, command: Command, on_output: Callable[[HostOutput], None]
 ) -> tuple[HostOutput, ...]:
     """One command on every selected host."""
-    async with open_world(read_target(request).fleet) as world:
+    async with open_world(read_target(request)) as world:
         return await run_everywhere(world, command, on_output)
 
 

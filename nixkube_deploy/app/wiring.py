@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from nixkube_deploy.app.clock import SystemClock
+from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.secrets import resolve_secret
 from nixkube_deploy.app.world import World
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
@@ -35,23 +36,25 @@ from nixkube_deploy.protocols.activation import NativeActivator
 
 
 @asynccontextmanager
-async def open_world(fleet: Fleet) -> AsyncIterator[World]:
+async def open_world(target: Target) -> AsyncIterator[World]:
     """Connect the fleet's ports to the real world; everything is closed with the block.
 
     Nothing is contacted yet, unless the kubeconfig must be fetched from a control-plane host.
     """
+    fleet, whole = target.fleet, target.whole
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
         clock = SystemClock()
-        shell = await stack.enter_async_context(SshShell(fleet.hosts, resolve_secret))
+        shell = await stack.enter_async_context(SshShell(whole.hosts, resolve_secret))
         processes = LocalProcesses()
-        options = await anyio.to_thread.run_sync(OpensshOptions, fleet.hosts, directory / "ssh")
+        options = await anyio.to_thread.run_sync(OpensshOptions, whole.hosts, directory / "ssh")
         nix = NixCli(processes, options, shell, program=_program("NIXKUBE_NIX", "nix"), environ=os.environ)
         rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
-        cluster, problem = await _cluster(fleet, shell, clock, stack)
+        cluster, problem = await _cluster(whole, shell, clock, stack)
         yield World(
             fleet=fleet,
+            whole=whole,
             clock=clock,
             shell=shell,
             evaluator=nix,

@@ -20,6 +20,9 @@ class World:
     """Everything outside that a run may touch. ``cluster`` is None for plain hosts or with a ``cluster_problem``."""
 
     fleet: Fleet
+    """The hosts that were asked for."""
+    whole: Fleet
+    """Every host of the inventory: one that is not to be touched may be the way to another, or may answer a gate."""
     clock: Clock
     shell: Shell
     evaluator: Evaluator
