@@ -11,7 +11,7 @@ import pytest
 from nixkube_deploy.journal.file import JournalFile, lock_inventory, open_journal
 from nixkube_deploy.journal.history import read
 from nixkube_deploy.model.error import DeployError, Locked, Refused, UsageError
-from nixkube_deploy.model.event import Outcome, RunFinished, RunStarted, TaskSettled, TaskStarted, Verdict
+from nixkube_deploy.model.event import Outcome, RunFinished, RunStarted, SkipCause, TaskSettled, TaskStarted, Verdict
 from nixkube_deploy.model.names import RunId, TaskId
 from nixkube_deploy.model.rollout import Plan
 from tests.builders import a_failure, a_flake, a_graph
@@ -78,6 +78,19 @@ def test_a_record_is_on_disk_when_append_returns(tmp_path, monkeypatch):
         for event in EVENTS:
             journal.append(event)
             assert synced[-1] == path_of(tmp_path).stat().st_size
+
+
+def test_a_skip_is_written_at_once_and_synced_with_the_next_event(tmp_path, monkeypatch):
+    with open_journal(tmp_path, RUN, a_plan(), ManualClock()) as journal:
+        synced: list[int] = []
+        real = os.fsync
+        monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_size), real(fd)))
+        skip = TaskSettled(task=TaskId("w1/copy"), verdict=Verdict.SKIPPED, skip=SkipCause.HALTED)
+        journal.append(skip)
+        assert not synced
+        assert journal.records()[-1].event == skip
+        journal.append(EVENTS[0])
+        assert synced == [path_of(tmp_path).stat().st_size]
 
 
 def test_a_second_controller_continues_where_the_first_stopped(tmp_path):
