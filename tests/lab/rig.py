@@ -51,7 +51,27 @@ class Rig:
         return json.loads(self.lab("status", "--json").stdout)
 
     def machines(self) -> dict[str, dict]:
+        """Every machine's row of ``nixkube-lab status --json``, with its counters."""
         return {machine["host"]: machine for machine in self.state()["hosts"]}
+
+    def nodes(self) -> dict[str, dict]:
+        """Every Node, as the Kubernetes API has it."""
+        kubeconfig = json.loads((self.directory / "kubeconfig").read_text())
+        with urllib.request.urlopen(f"{kubeconfig['clusters'][0]['cluster']['server']}/api/v1/nodes") as answer:
+            return {node["metadata"]["name"]: node for node in json.load(answer)["items"]}
+
+    def configure(self, host: str, **settings: object) -> None:
+        """Edit a host's file of the flake: objects are merged, everything else is replaced."""
+        path = self.flake / "hosts" / f"{host}.json"
+        own = json.loads(path.read_text())
+        for key, value in settings.items():
+            own[key] = {**own.get(key, {}), **value} if isinstance(value, dict) else value
+        path.write_text(json.dumps(own))
+
+    @property
+    def journals(self) -> list[Path]:
+        """The journals of every run so far, oldest first."""
+        return sorted(Path(self.environment["NIXKUBE_DEPLOY_STATE"]).glob("runs/*.jsonl"))
 
 
 def run(
