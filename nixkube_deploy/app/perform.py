@@ -158,9 +158,7 @@ class Performer:
     async def _restart(self, host: Host, attempt: Attempt) -> None:
         await self._drain_again(host, attempt)
         self.locks.release(host)
-        await reboot.restart(
-            self.world.shell, self.world.clock, host, host.policy.reboot_timeout, attempt.report
-        )
+        await reboot.restart(self.world.shell, self.world.clock, host, host.policy.reboot_timeout, attempt.report)
 
     async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:
         host = self._host(action.host)

@@ -50,9 +50,13 @@ ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "confirm", "soak
 
 EMPTIED = frozenset({"cordon", "drain"})
 """Steps whose failure gives the Node back untouched."""
+BOOT_PREPARED = EMPTIED | {"activate"}
+"""The same where activating only prepares the next boot: whatever became of that, the host still is what it was."""
 
 WAIT_MARGIN = 60.0
 """Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
+SILENCE = 240.0
+"""The same for steps that change a host: they ask a host that fell silent for three minutes before they say so."""
 SHORT, COPYING, PHASE, INSTALLING = 60.0, 3600.0, 1800.0, 7200.0
 
 
@@ -117,7 +121,8 @@ def steps(intent: Intent, wave: int, settings: Settings) -> Steps:
     exits = [main[-1].id]
     asides: list[Task] = []
     if intent.drains:
-        undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, EMPTIED))
+        untouched = BOOT_PREPARED if intent.kind is ChangeClass.REBOOT else EMPTIED
+        undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, untouched))
         asides.append(undrain)
         exits.append(undrain.id)
     if settings.rolls_back and intent.back is not None:
@@ -192,12 +197,12 @@ def _change(intent: Intent) -> Iterator[_Step]:
                 way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
             ),
             pool=Pool.SSH,
-            timeout=policy.activation_timeout + WAIT_MARGIN,
+            timeout=policy.activation_timeout + (0 if reboots else policy.reboot_timeout) + SILENCE,
             retry=ACTIVATE,
         )
     if reboots:
         action = RebootHost(host=host, closure=target, boot_id=facts.boot_id)
-        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=policy.reboot_timeout + WAIT_MARGIN)
+        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=policy.reboot_timeout + SILENCE)
 
 
 def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
@@ -211,7 +216,7 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
         name="prove",
         action=ProveHost(host=host, closure=intent.target, rebooted_from=left, failed_before=failed),
         pool=Pool.SSH,
-        timeout=2 * SHORT,
+        timeout=SILENCE,
         retry=AWAIT_BOOT if installs else LOOK,
     )
     yield _Step(
@@ -227,7 +232,7 @@ def _give_back(intent: Intent) -> Iterator[_Step]:
     assert target is not None
     if intent.activates or intent.finishes:
         confirm = ConfirmActivation(host=host, closure=target)
-        yield _Step(name="confirm", action=confirm, pool=Pool.SSH, timeout=SHORT, retry=API_CALL)
+        yield _Step(name="confirm", action=confirm, pool=Pool.SSH, timeout=SILENCE, retry=API_CALL)
     if intent.uncordons:
         uncordon = UncordonNode(host=host)
         yield _Step(name="uncordon", action=uncordon, pool=Pool.CLUSTER, timeout=SHORT, retry=API_CALL)
@@ -289,7 +294,7 @@ def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings:
         on_failure_of=_ids(main, ROLLED_BACK),
         section=host,
         retry=ACTIVATE,
-        timeout=policy.activation_timeout + policy.reboot_timeout + WAIT_MARGIN,
+        timeout=policy.activation_timeout + policy.reboot_timeout + SILENCE,
     )
     gate = Task(
         id=task_id(host, "rollback-gate"),

@@ -20,7 +20,7 @@ from nixkube_deploy.protocols import transient
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import PROFILE
 from nixkube_deploy.protocols.situation import DEAD_MAN, Situation, look, look_fresh
-from nixkube_deploy.protocols.transient import Ended, Gone
+from nixkube_deploy.protocols.transient import Ended, Gone, Overdue
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
 WAY_BACK_FILE: Final = f"{STATE_DIRECTORY}/way-back.json"
@@ -205,9 +205,11 @@ class _Change:
 
     # --- after the change --------------------------------------------------------------------------------------------
 
-    async def _judge(self, mode: SwitchMode, ended: Ended | Gone) -> Activated:
+    async def _judge(self, mode: SwitchMode, ended: Ended | Gone | Overdue) -> Activated:
         """What is true is what the host runs; the exit code says why."""
         seen = await self.patient.look()
+        if isinstance(ended, Overdue):
+            raise TaskError(await self._overdue(mode, ended, seen))
         if isinstance(ended, Gone):
             return self._judge_gone(mode, seen)
         lines = () if ended.exit_code == 0 else await self._read_out(self._unit(mode))
@@ -309,9 +311,23 @@ class _Change:
             exit_code=code,
         )
 
+    async def _overdue(self, mode: SwitchMode, ended: Overdue, seen: Situation) -> Failure:
+        """It is left running: what it waits for may yet come, and who goes back stops it first."""
+        name, unit = self.activation.host.name, self._unit(mode)
+        lines = await transient.journal(self.patient, unit)
+        return Failure(
+            kind=FailureKind.TIMEOUT,
+            message=f"{name} was not activated: switch-to-configuration still runs after {ended.seconds:g} s",
+            expected=f"its end within strategy.activation_timeout, {ended.seconds:g} s",
+            seen=f"{unit}.service still runs; /run/current-system is {seen.current}",
+            evidence=lines[-_EVIDENCE:],
+            did=self._what_follows(seen),
+            next=f"systemctl status {unit} on {name}: its processes tell what it waits for",
+        )
+
     def _what_follows(self, seen: Situation) -> str:
         back = self.activation.way_back.system
-        return f"unless rolled back before, the host's own timer takes it back to {back}" if seen.dead_men else ""
+        return f"left the host's own timer armed, which takes it back to {back}" if seen.dead_men else ""
 
 
 def _meaning(code: int | None) -> str:

@@ -17,14 +17,13 @@ from nixkube_deploy.ports.shell import Command, OnLine, Shell
 from nixkube_deploy.protocols import transient
 from nixkube_deploy.protocols.patience import PatientShell, pauses
 from nixkube_deploy.protocols.situation import Situation, look
-from nixkube_deploy.protocols.transient import Ended, Gone
+from nixkube_deploy.protocols.transient import Ended, Gone, Overdue
 
 _POLL_TIMEOUT: Final = 10.0
 _BOOT_LOOKS: Final = 60
 """How often, a second apart, a host that is still booting is looked at before its failed units are counted."""
 
 _GOING_BACK_LOOKS: Final = 60
-_ROLL_BACK_REBOOT: Final = 600.0
 _UNITS_FAILED: Final = 4
 _LOCK_HELD: Final = "Could not acquire lock"
 _EVIDENCE: Final = 20
@@ -125,9 +124,9 @@ async def _boot_id(shell: Shell, host: Host) -> str:
 def _not_back(host: Host, deadline: float, last: str, *, went_down: bool) -> Failure:
     return Failure(
         kind=FailureKind.REBOOT,
-        message=f"{host.name} did not come back within {deadline:g} s after its reboot"
+        message=f"{host.name} did not come back within {deadline:.0f} s after its reboot"
         if went_down
-        else f"{host.name} did not go down within {deadline:g} s after it was told to reboot",
+        else f"{host.name} did not go down within {deadline:.0f} s after it was told to reboot",
         expected="an SSH login with a new boot id",
         seen=last,
         next=f"look at the console of {host.name}; with a new kernel, choose the older generation in the boot menu"
@@ -213,33 +212,35 @@ async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, ru
     """Take the host back to ``action.way_back``: by a switch, or by a reboot where it booted something else.
 
     It goes to the recorded path, never to "the generation before". Safe to repeat: every step sets what is to be,
-    and the end is judged by what the host runs.
+    and the end is judged by what the host runs. A host that had to reboot into the new system reboots out of it.
 
     Raises:
-        TaskError: ACTIVATION, REBOOT; transient LOCKED and OUTCOME_UNKNOWN.
+        TaskError: ACTIVATION, REBOOT, TIMEOUT; transient LOCKED and OUTCOME_UNKNOWN.
     """
     await look(shell, host)  # Unreachable here means that nothing was done; from here on the host is insisted upon.
     patient = PatientShell(shell, host, clock)
     unit = transient.unit_name("rollback", run, action.way_back.system)
     seen = await _clear_the_way(patient, run, unit, report)
     await transient.set_profile(patient, action.way_back.system)
-    mode = SwitchMode.BOOT if action.reboot else SwitchMode.SWITCH
+    boots = action.reboot or _booted_another(action, seen)
+    mode = SwitchMode.BOOT if boots else SwitchMode.SWITCH
     ended = await transient.switch_in_unit(patient, unit, action.way_back.system, mode, report)
     well = isinstance(ended, Ended) and ended.exit_code == 0
     lines = () if well else await transient.journal(patient, unit)
-    await transient.forget_unit(patient, unit)
-    if well and action.reboot and _must_reboot(action, seen):
-        await restart(shell, clock, host, _ROLL_BACK_REBOOT, report)
+    if not isinstance(ended, Overdue):
+        await transient.forget_unit(patient, unit)
+    if well and boots and (seen.current != action.way_back.system or _booted_another(action, seen)):
+        await restart(shell, clock, host, action.reboot_timeout, report)
     after = await patient.look()
-    if after.current != action.way_back.system or (action.reboot and not well):
+    if after.current != action.way_back.system or (boots and not well) or isinstance(ended, Overdue):
         raise TaskError(_not_taken_back(host, action, ended, after, lines))
     if isinstance(ended, Ended) and ended.exit_code == _UNITS_FAILED:
         report(f"back on {action.way_back.system}, but these units failed: {', '.join(after.failed)}")
 
 
-def _must_reboot(action: RollBack, seen: Situation) -> bool:
+def _booted_another(action: RollBack, seen: Situation) -> bool:
     back = action.way_back
-    return seen.current != back.system or seen.booted not in {back.system, back.booted}
+    return seen.boot_id != back.boot_id and seen.booted not in {back.system, back.booted}
 
 
 async def _clear_the_way(patient: PatientShell, run: RunId, unit: str, report: OnLine) -> Situation:
@@ -266,14 +267,20 @@ async def _clear_the_way(patient: PatientShell, run: RunId, unit: str, report: O
 
 
 def _not_taken_back(
-    host: Host, action: RollBack, ended: Ended | Gone, after: Situation, lines: tuple[str, ...]
+    host: Host, action: RollBack, ended: Ended | Gone | Overdue, after: Situation, lines: tuple[str, ...]
 ) -> Failure:
-    locked = _LOCK_HELD in "\n".join(lines)
-    how = f"exit code {ended.exit_code} ({ended.result})" if isinstance(ended, Ended) else "its result was lost"
+    locked, kind = _LOCK_HELD in "\n".join(lines), FailureKind.ACTIVATION
+    match ended:
+        case Ended(exit_code=code, result=result):
+            how = f"exit code {code} ({result})"
+        case Overdue(seconds=seconds):
+            how, kind = f"still running after {seconds:g} s", FailureKind.TIMEOUT
+        case _:
+            how = "its result was lost"
     return Failure(
-        kind=FailureKind.LOCKED if locked else FailureKind.ACTIVATION,
+        kind=FailureKind.LOCKED if locked else kind,
         message=f"{host.name} could not be taken back to {action.way_back.system}",
-        expected=f"/run/current-system to be {action.way_back.system}",
+        expected=f"/run/current-system to be {action.way_back.system}, and the system of the next boot",
         seen=f"switch-to-configuration: {how}; /run/current-system is {after.current}",
         evidence=lines[-_EVIDENCE:],
         next=f"on {host.name}: {action.way_back.system}/{transient.SWITCH_TO_CONFIGURATION} switch",

@@ -44,6 +44,13 @@ class Gone:
     """systemd does not know the unit: never started, cleaned up, or lost in a reboot. The host's state must tell."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overdue:
+    """The unit still runs, longer than it may. Nobody has stopped it."""
+
+    seconds: float
+
+
 def unit_name(verb: str, run: RunId, path: StorePath) -> str:
     """The name under which a killed controller's successor finds the unit again."""
     return f"{PREFIX}{verb}-{run}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
@@ -77,7 +84,7 @@ async def set_profile(patient: PatientShell, path: StorePath) -> None:
 
 async def switch_in_unit(
     patient: PatientShell, unit: str, system: StorePath, mode: SwitchMode, on_line: OnLine
-) -> Ended | Gone:
+) -> Ended | Gone | Overdue:
     """Run ``system``'s switch-to-configuration in a unit, to its end, however often the connection breaks."""
     program = f"{system}/{SWITCH_TO_CONFIGURATION}"
     on_line(f"switch-to-configuration {mode.value} runs in {unit}.service")
@@ -85,7 +92,7 @@ async def switch_in_unit(
     for _ in range(_STARTS):
         surely_started = await _start(patient, unit, (program, mode.value))
         ended = await follow(patient, unit)
-        if surely_started or isinstance(ended, Ended) or (await patient.look()).boot_id != before:
+        if surely_started or isinstance(ended, Ended | Overdue) or (await patient.look()).boot_id != before:
             return ended
     return Gone()
 
@@ -118,9 +125,13 @@ def _exists_already(result: CommandResult) -> bool:
     return "already loaded" in text or "already exists" in text
 
 
-async def follow(patient: PatientShell, unit: str) -> Ended | Gone:
-    """Wait for the unit's end and read it; a connection that breaks meanwhile is made again."""
-    queued = 0
+async def follow(patient: PatientShell, unit: str) -> Ended | Gone | Overdue:
+    """Wait for the unit's end and read it; a connection that breaks meanwhile is made again.
+
+    The host's ``activation_timeout`` ends the wait, not the unit.
+    """
+    queued, limit = 0, patient.host.policy.activation_timeout
+    give_up = patient.clock.monotonic() + limit
     for pause in pauses():
         shown = _properties(await patient.run("systemctl", "show", unit, _PROPERTIES))
         match shown.get("LoadState"), shown.get("ActiveState"):
@@ -139,6 +150,8 @@ async def follow(patient: PatientShell, unit: str) -> Ended | Gone:
                     return Gone()
             case _:
                 queued = 0
+        if patient.clock.monotonic() > give_up:
+            return Overdue(seconds=limit)
         await anyio.sleep(pause)
     raise AssertionError("pauses never end")
 

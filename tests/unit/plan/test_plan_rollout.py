@@ -159,8 +159,13 @@ def test_a_failure_behind_the_drain_takes_the_host_back_and_gives_it_back_behind
     assert plan.graph["w1/rollback"].on_failure_of == watched
     assert plan.graph["w1/rollback-gate"].requires == {"w1/rollback"}
     assert plan.graph["w1/rollback-uncordon"].requires == {"w1/rollback-gate"}
-    assert plan.graph["w1/undrain"].on_failure_of == {"w1/cordon", "w1/drain"}
     assert plan.graph.sections["w1"].exits == {"w1/soak", "w1/undrain", "w1/rollback-uncordon"}
+
+
+def test_a_node_is_given_back_at_once_when_its_host_was_not_touched():
+    """Making a system that of the next boot touches nothing that runs; switching does."""
+    undrains = [plan_of(ONE, change).graph["w1/undrain"].on_failure_of for change in ("w1=reboot", "w1")]
+    assert undrains == [{"w1/cordon", "w1/drain", "w1/activate"}, {"w1/cordon", "w1/drain"}]
 
 
 def test_a_rollback_that_may_not_reboot_is_not_gated_on_a_new_boot():
