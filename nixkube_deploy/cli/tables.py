@@ -8,6 +8,8 @@ from nixkube_deploy.app.status import HostStatus
 from nixkube_deploy.cli.console import TerminalConsole
 from nixkube_deploy.journal.history import RunSummary, Stored
 from nixkube_deploy.model.event import Verdict
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.plan.wording import host_list
 from nixkube_deploy.ui.reports import (
     FindingRow,
     OutputRow,
@@ -36,8 +38,7 @@ def show_findings(console: TerminalConsole, findings: Iterable[Finding]) -> None
     if console.as_json:
         console.print_json(found)
         return
-    rows = [FindingRow(subject=f.subject, check=f.check, detail=f.detail, failure=f.failure) for f in found]
-    console.data.show(findings_text(rows, console.data.width))
+    console.data.show(findings_text(_finding_rows(found), console.data.width))
 
 
 def show_output(console: TerminalConsole, output: HostOutput) -> None:
@@ -70,6 +71,22 @@ def show_run(console: TerminalConsole, stored: Stored) -> None:
         console.print_json(summary)
     else:
         console.data.show(summary_text(summary, console.data.width))
+
+
+def _finding_rows(found: Iterable[Finding]) -> list[FindingRow]:
+    """What is fine in the same way on several hosts is one row; what is wrong is a row each, and comes last."""
+    alike: dict[tuple[str, str], list[HostName]] = {}
+    wrong: list[FindingRow] = []
+    for f in found:
+        if f.failure is None:
+            alike.setdefault((f.check, f.detail), []).append(HostName(f.subject))
+        else:
+            wrong.append(FindingRow(subject=f.subject, check=f.check, detail=f.detail, failure=f.failure))
+    fine = [
+        FindingRow(subject=host_list(subjects), check=check, detail=detail, count=len(subjects))
+        for (check, detail), subjects in alike.items()
+    ]
+    return fine + wrong
 
 
 def _status_row(status: HostStatus) -> StatusRow:

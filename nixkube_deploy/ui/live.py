@@ -5,6 +5,7 @@ out is counted.
 """
 
 from collections import deque
+from contextlib import suppress
 
 import anyio
 from rich.console import Console
@@ -62,7 +63,11 @@ class LiveScreen:
         self._view.hear(report)
 
     async def run(self) -> None:
-        """Draw until cancelled. The last picture stays on the screen."""
+        """Draw until cancelled. The last picture stays on the screen; a screen that is gone is left alone."""
+        with suppress(OSError):
+            await self._redraw()
+
+    async def _redraw(self) -> None:
         live = Live(console=self._console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
         with live:
             try:

@@ -62,7 +62,10 @@ class FindingRow:
     """One thing that was checked; ``failure`` is None when it is fine."""
 
     subject: str
+    """A host, or several that are alike."""
     check: str
+    count: int = 1
+    """How many it stands for."""
     detail: str = ""
     failure: Failure | None = None
 
@@ -124,7 +127,7 @@ def runs_text(rows: Sequence[RunRow], width: int) -> Text:
 
 def findings_text(rows: Sequence[FindingRow], width: int) -> Text:
     """What was checked, then everything that is wrong in full, then the count."""
-    columns = [Column("SUBJECT"), Column("CHECK"), Column("RESULT"), Column("DETAIL", gives=True)]
+    columns = [Column("SUBJECT", gives=True), Column("CHECK"), Column("RESULT"), Column("DETAIL", gives=True)]
     cells: list[list[Text | str]] = [
         [
             clean(row.subject),
@@ -137,7 +140,8 @@ def findings_text(rows: Sequence[FindingRow], width: int) -> Text:
     wrong = [row for row in rows if row.failure is not None]
     parts = [columns_text(columns, cells, width)]
     parts += [failure_text(f"{row.subject}: {row.check}", row.failure, width) for row in wrong if row.failure]
-    parts.append(Text(f"{len(rows) - len(wrong)} of {len(rows)} checks passed."))
+    total = sum(row.count for row in rows)
+    parts.append(Text(f"{total - len(wrong)} of {total} checks passed."))
     return Text("\n\n").join(parts)
 
 

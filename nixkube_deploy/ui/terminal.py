@@ -14,6 +14,13 @@ DEFAULT_WIDTH = 120
 """Columns of a pipe or a file."""
 
 
+class _Console(Console):
+    """Rich ends the program when its reader goes away; whether that matters is for whoever prints to say."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 @dataclass(frozen=True, slots=True)
 class Terminal:
     """One output stream, and how to write to it."""
@@ -38,7 +45,7 @@ def open_terminal(stream: TextIO, environment: Mapping[str, str]) -> Terminal:
     is_tty = stream.isatty()
     dumb = environment.get("TERM", "") in {"dumb", "unknown", ""}
     colours = is_tty and not dumb and not environment.get("NO_COLOR")
-    console = Console(
+    console = _Console(
         file=stream,
         force_terminal=is_tty and not dumb,
         no_color=not colours,
