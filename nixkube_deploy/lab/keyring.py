@@ -3,7 +3,6 @@
 Nothing here is a secret worth protecting: the keys open loopback ports of a simulation.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +31,9 @@ class Keyring:
         algorithm, data = self.key(name).export_public_key().decode().split()[:2]
         return f"{algorithm} {data}"
 
-    def load(self, names: Iterable[str]) -> dict[str, asyncssh.SSHKey]:
-        """Several at once."""
-        return {name: self.key(name) for name in names}
+    def private(self, name: str) -> str:
+        """The private key as a file holds it."""
+        return self.key(name).export_private_key().decode()
 
     def adopt(self, name: str, text: str) -> None:
         """A private key that somebody else made (sent along with an installation)."""

@@ -6,6 +6,7 @@ Everything a rollout decides by (hosts, groups, labels, strategy, gates on the c
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,7 +147,6 @@ def _way_in(paths: Paths) -> Plain:
         "identity_file": str(paths.folder / "keys" / CLIENT),
         "known_hosts": str(paths.known_hosts),
         "host_key_policy": "verify",
-        "config": "none",
     }
 
 
@@ -156,7 +156,25 @@ def _place(host: Plain, world: World, name: str) -> Plain:
     jump = _jump(world, name)
     if jump:
         ssh["jump"] = jump
+    if name in world.wishes.bare:
+        host = {**host, "bootstrap": _bootstrap(host, world, name)}
+    else:
+        ssh["config"] = "none"  # nixos-anywhere cannot be told to read none, so a bare machine goes without this.
     return {**host, "address": LOOPBACK, "ssh": {**(host.get("ssh") or {}), **ssh}}
+
+
+def _bootstrap(host: Plain, world: World, name: str) -> Plain:
+    """Send the host key along with the installation, as one does who wants to know the machine afterwards."""
+    bootstrap = dict(host.get("bootstrap") or {})
+    extra = world.folder / "extra-files" / name
+    given = Path(str(bootstrap.get("extra_files", "")))
+    if bootstrap.get("extra_files") and given.is_dir():
+        shutil.copytree(given, extra, dirs_exist_ok=True)
+    key = extra / "etc/ssh/ssh_host_ed25519_key"
+    key.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not key.exists():
+        _private(key, world.keyring.private(world.hosts[name].machine.host_key))
+    return {**bootstrap, "extra_files": str(extra)}
 
 
 def _jump(world: World, name: str) -> str:

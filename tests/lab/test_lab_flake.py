@@ -1,6 +1,9 @@
 """What a flake's JSON makes of a host, and which store paths a change moves."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -122,3 +125,25 @@ def test_the_example_inventories_begin_with_work_of_every_kind(name, tmp_path):
     assert any(old.kernel == new.kernel and old.units != new.units for old, new in pairs)
     assert any(old == new for old, new in pairs)
     assert json.loads((tmp_path / "before.json").read_text())["rules"]
+
+
+@pytest.mark.skipif(shutil.which("nix") is None, reason="contract with Nix: nix is not installed")
+def test_contract_real_nix_merges_the_flake_as_the_stand_in_does(tmp_path):
+    fleet = load_fleet(ROOT / "inventories/lab.yaml").fleet
+    scaffold.write_flake(fleet, tmp_path / "flake")
+    (tmp_path / "flake/hosts/w2.json").write_text(
+        '{"role": "worker", "kernelParams": ["quiet"], "units": {"x.service": "1"}}'
+    )
+    apply = 'cs: builtins.mapAttrs (_: c: builtins.removeAttrs c.config [ "system" ]) cs'
+    argv = ["nix", "--extra-experimental-features", "nix-command flakes", "--store", str(tmp_path / "store")]
+    argv += ["eval", "--json", f"path:{tmp_path}/flake#nixosConfigurations", "--apply", apply]
+    ran = subprocess.run(
+        argv, capture_output=True, text=True, check=False, timeout=60, env={**os.environ, "HOME": str(tmp_path)}
+    )
+    assert ran.returncode == 0, ran.stderr
+    theirs = json.loads(ran.stdout)
+    flake = read_flake(tmp_path / "flake")
+    assert set(theirs) == set(flake.hosts)
+    for host, merged in theirs.items():
+        ours = flake.configuration(host).to_plain()
+        assert {key: merged[key] for key in merged if key in ours} == {key: ours[key] for key in merged if key in ours}

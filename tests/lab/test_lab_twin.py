@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import asyncssh
 import pytest
 import yaml
 
@@ -89,7 +90,7 @@ async def test_every_way_in_is_the_labs(twin):
         assert (host.address, host.ssh.port) == ("127.0.0.1", machine.port)
         assert host.ssh.host_key == world.keyring.public(machine.host_key)
         assert host.ssh.identity_file == str(paths.folder / "keys/id_ed25519")
-        assert host.ssh.config == "none"
+        assert host.ssh.config == "none"  # The person's own ssh_config has no say.
     assert fleet.hosts["cp1"].ssh.user == "admin"
     assert fleet.hosts["w1"].ssh.user == "root"
     assert fleet.hosts["w1"].ssh.jump == "cp1"
@@ -124,6 +125,24 @@ async def test_files_that_lead_into_the_lab_are_private(twin):
     assert config["current-context"] == "admin"
     assert config["clusters"][0]["cluster"]["server"] == world.kube_url
     assert "Host cp1" in paths.ssh_config.read_text()
+
+
+async def test_a_bare_machine_gets_its_host_key_sent_along_and_the_persons_files_too(tmp_path):
+    (tmp_path / "pi/etc").mkdir(parents=True)
+    (tmp_path / "pi/etc/secret").write_text("kept")
+    (tmp_path / "lab/keys").mkdir(parents=True)
+    (tmp_path / "lab/keys/sudo-password").write_text("secret\n")
+    loaded = load_fleet(tmp_path / "inventory.yaml", text=INVENTORY)
+    world = World(tmp_path / "lab", loaded.fleet, Wishes(bare=("pi1",)))
+    await world.open()
+    paths = write_twin(world, loaded.provenance.source.text, loaded.provenance.source.base)
+    await world.close()
+    host = load_fleet(paths.inventory).fleet.hosts["pi1"]
+    extra = Path(host.bootstrap.extra_files)
+    assert (extra / "etc/secret").read_text() == "kept"
+    sent = asyncssh.read_private_key(extra / "etc/ssh/ssh_host_ed25519_key").export_public_key().decode()
+    assert sent.startswith(host.ssh.host_key)
+    assert host.bootstrap.disks == ("/dev/mmcblk0",)
 
 
 @pytest.mark.parametrize(
