@@ -6,6 +6,7 @@ Everything happens in the lab's own process; a command only asks it.
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import click
 from nixkube_deploy.lab import daemon
 from nixkube_deploy.lab.control import NotRunning, ask
 from nixkube_deploy.lab.faults import KINDS
-from nixkube_deploy.lab.lifecycle import LabError, is_running, start, stop
+from nixkube_deploy.lab.lifecycle import LabError, is_running, lasting, start, stop
 from nixkube_deploy.lab.twin import Paths
 from nixkube_deploy.lab.world import Wishes
 
@@ -130,12 +131,11 @@ def run(folder: Path, inventory: str | None, command: tuple[str, ...], **wishes:
         if not is_running(folder):
             raise LabError(f"no lab is up in {folder}", "nixkube-lab up INVENTORY")
         sys.exit(_run(folder, list(command)))
-    with tempfile.TemporaryDirectory(prefix="nixkube-lab-") as temporary:
-        start(Path(temporary), _source(inventory, folder), Wishes(bare=wishes["bare"], faults=wishes["faults"]))
-        try:
-            code = _run(Path(temporary), list(command))
-        finally:
-            stop(Path(temporary))
+    with tempfile.TemporaryDirectory(prefix="nixkube-lab-") as name:
+        temporary = Path(name)
+        wanted = Wishes(bare=wishes["bare"], faults=wishes["faults"])
+        with lasting(temporary, _source(inventory, folder), wanted):
+            code = _run(temporary, list(command))
     sys.exit(code)
 
 
@@ -150,24 +150,23 @@ def rehearse(inventory: str, *, keep: bool, arguments: tuple[str, ...], **wishes
     """Run ``deploy apply`` on a twin of INVENTORY; ARGUMENTS after -- go to apply."""
     folder = Path(tempfile.mkdtemp(prefix="nixkube-lab-"))
     wanted = Wishes(real_time=wishes["real_time"], bare=wishes["bare"], faults=wishes["faults"])
-    try:
-        start(folder, _source(inventory, folder), wanted)
-        try:
-            apply = ["deploy", "apply", os.fspath(Paths(folder=folder).inventory), "--yes"]
-            code = _run(folder, [*apply, *(["--bootstrap"] if wanted.bare else []), *arguments])
-        finally:
-            if not keep:
-                stop(folder)
-    finally:
-        if not keep:
-            shutil.rmtree(folder, ignore_errors=True)
+    apply = ["deploy", "apply", os.fspath(Paths(folder=folder).inventory), "--yes"]
+    apply += [*(["--bootstrap"] if wanted.bare else []), *arguments]
     if keep:
+        start(folder, _source(inventory, folder), wanted)
+        code = _run(folder, apply)
         click.echo(f"the lab stays up in {folder}; nixkube-lab down --dir {folder}", err=True)
+        sys.exit(code)
+    try:
+        with lasting(folder, _source(inventory, folder), wanted):
+            code = _run(folder, apply)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     sys.exit(code)
 
 
 def _run(folder: Path, command: list[str]) -> int:
-    """Ctrl-C belongs to the command; we wait for what it makes of it."""
+    """Signals belong to the command; we wait for what it makes of them."""
     if command[0] in ("deploy", "nixkube-deploy"):
         command = [sys.executable, "-m", "nixkube_deploy", *command[1:]]
     paths = Paths(folder=folder)
@@ -176,6 +175,7 @@ def _run(folder: Path, command: list[str]) -> int:
         process = subprocess.Popen(command, env=env)
     except OSError as error:
         raise LabError(f"{command[0]}: {error.strerror}", code=127) from None
+    signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
     while True:
         try:
             code = process.wait()

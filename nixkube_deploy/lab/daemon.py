@@ -26,6 +26,9 @@ from nixkube_deploy.model.error import DeployError
 
 SETTINGS = "lab.json"
 READY = "ready"
+PID = "pid"
+LEASH = "--leash"
+"""Standard input is a pipe held by whoever wants this lab; its end is the lab's end."""
 
 
 def write_settings(folder: Path, inventory: str, wishes: Wishes) -> None:
@@ -42,7 +45,7 @@ def read_settings(folder: Path) -> tuple[str, Wishes]:
     return plain["inventory"], Wishes(**{**wishes, "bare": tuple(wishes["bare"]), "faults": tuple(wishes["faults"])})
 
 
-async def run(folder: Path, report: int | None) -> None:
+async def run(folder: Path, report: int | None, *, leashed: bool = False) -> None:
     """Open the world of ``folder`` and serve it; ``report`` is a descriptor that learns when all is ready."""
     inventory, wishes = read_settings(folder)
     loaded = load_fleet(inventory)
@@ -52,19 +55,21 @@ async def run(folder: Path, report: int | None) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, done.set)
+    if leashed:
+        loop.add_reader(sys.stdin.fileno(), done.set)
     control = ControlServer(world, done.set)
     try:
         await world.open()
         write_twin(world, loaded.provenance.source.text, loaded.provenance.source.base)
         write_scripts(folder / "bin", socket_path(folder))
         await control.start()
-        (folder / "pid").write_text(f"{os.getpid()}\n")
+        (folder / PID).write_text(f"{os.getpid()}\n")
         _tell(report, READY)
         await done.wait()
     finally:
         await control.close()
         await world.close()
-        (folder / "pid").unlink(missing_ok=True)
+        (folder / PID).unlink(missing_ok=True)
 
 
 def _make_password(folder: Path) -> None:
@@ -84,12 +89,12 @@ def _tell(report: int | None, text: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """``python -m nixkube_deploy.lab.daemon FOLDER [DESCRIPTOR]``."""
+    """``python -m nixkube_deploy.lab.daemon FOLDER [DESCRIPTOR [--leash]]``."""
     logging.getLogger("asyncio").setLevel(logging.ERROR)  # A client that went away is no news here.
     folder = Path(arguments[0])
     report = int(arguments[1]) if len(arguments) > 1 else None
     try:
-        asyncio.run(run(folder, report))
+        asyncio.run(run(folder, report, leashed=LEASH in arguments))
     except (DeployError, FaultError) as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         _tell(report, f"{error}{hint}")

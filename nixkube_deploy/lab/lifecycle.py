@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nixkube_deploy.lab.control import NotRunning, ask
-from nixkube_deploy.lab.daemon import READY, SETTINGS, write_settings
+from nixkube_deploy.lab.daemon import LEASH, PID, READY, SETTINGS, write_settings
 from nixkube_deploy.lab.world import Wishes
 
 START_SECONDS = 60.0
@@ -38,15 +38,33 @@ def is_running(folder: Path) -> bool:
         return False
 
 
-def start(folder: Path, inventory: str, wishes: Wishes) -> None:
-    """Start the daemon and wait until every port listens; raises LabError with its reason."""
+@contextlib.contextmanager
+def lasting(folder: Path, inventory: str, wishes: Wishes) -> Iterator[None]:
+    """A lab for the length of a block. It ends with this process too, however that ends: its leash is a pipe."""
+    reading, writing = os.pipe()
+    try:
+        try:
+            start(folder, inventory, wishes, leash=reading)
+        finally:
+            os.close(reading)
+        yield
+    finally:
+        os.close(writing)
+        _wait_for_end(folder)
+
+
+def start(folder: Path, inventory: str, wishes: Wishes, *, leash: int | None = None) -> None:
+    """Start the daemon and wait until every port listens; raises LabError with its reason.
+
+    ``leash`` is a descriptor whose end of file ends the daemon; without it the lab stays up until it is stopped.
+    """
     with _one_at_a_time(folder):
         if is_running(folder):
             raise LabError(f"a lab is already up in {folder}", f"nixkube-lab down --dir {folder}")
         write_settings(folder, inventory, wishes)
         reading, writing = os.pipe()
         try:
-            process = _spawn(folder, writing)
+            process = _spawn(folder, writing, leash)
         finally:
             os.close(writing)
         with os.fdopen(reading, encoding="utf-8") as report:
@@ -57,17 +75,24 @@ def start(folder: Path, inventory: str, wishes: Wishes) -> None:
             raise LabError(message or f"the lab ended before it was ready; see {folder / 'lab.log'}", hint)
 
 
-def _spawn(folder: Path, writing: int) -> "subprocess.Popen[bytes]":
+def _spawn(folder: Path, writing: int, leash: int | None) -> "subprocess.Popen[bytes]":
     """A process of its own session: closing the terminal does not end it."""
+    flags = [LEASH] if leash is not None else []
     with (folder / "lab.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "nixkube_deploy.lab.daemon", os.fspath(folder), str(writing)],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-m", "nixkube_deploy.lab.daemon", os.fspath(folder), str(writing), *flags],
+            stdin=subprocess.DEVNULL if leash is None else leash,
             stdout=log,
             stderr=log,
             pass_fds=(writing,),
             start_new_session=True,
         )
+
+
+def _wait_for_end(folder: Path) -> None:
+    deadline = time.monotonic() + STOP_SECONDS
+    while (folder / PID).exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 @contextlib.contextmanager
@@ -87,13 +112,13 @@ def stop(folder: Path) -> None:
         raise LabError(f"the lab in {folder} {state}", f"nixkube-lab up INVENTORY --dir {folder}") from None
     pid = int(answer.get("pid", 0))
     deadline = time.monotonic() + STOP_SECONDS
-    while _is_alive(pid) and time.monotonic() < deadline:
+    while is_alive(pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    if _is_alive(pid):
+    if is_alive(pid):
         os.kill(pid, signal.SIGKILL)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """A zombie is not alive, even if nobody has collected it yet."""
     with contextlib.suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

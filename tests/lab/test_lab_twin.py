@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from nixkube_deploy.inventory.load import load_fleet
+from nixkube_deploy.lab.lifecycle import is_alive
 from nixkube_deploy.lab.twin import seconds_in, write_twin
 from nixkube_deploy.lab.world import Wishes, World
 
@@ -219,3 +220,20 @@ def test_every_fault_is_documented():
     listed = lab("fault", "list").stdout
     assert "HOST:switch=1|2|4|100|inhibitor" in listed
     assert "fleet:api-down=seconds" in listed
+
+
+def test_a_lab_for_one_command_ends_with_it_however_it_ends(tmp_path):
+    command = [sys.executable, "-m", "nixkube_deploy.lab", "run", "--inventory", "inventories/homelab.yaml", "--"]
+    command += ["sh", "-c", "echo $NIXKUBE_LAB_DIR; exec sleep 20"]
+    given = {**os.environ, "TMPDIR": str(tmp_path)}
+    for number, leftover in ((signal.SIGTERM, False), (signal.SIGKILL, True)):
+        with subprocess.Popen(command, cwd=ROOT, env=given, stdout=subprocess.PIPE, text=True) as process:
+            folder = Path(process.stdout.readline().strip())
+            daemon = int((folder / "pid").read_text())
+            process.send_signal(number)
+            process.wait(20)
+        deadline = time.monotonic() + 10
+        while is_alive(daemon) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert not is_alive(daemon)
+        assert folder.exists() is leftover
