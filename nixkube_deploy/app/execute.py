@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from nixkube_deploy.app.hostlocks import HostLocks
+from nixkube_deploy.app.hostlocks import HostLocks, ReleaseWhenDone
 from nixkube_deploy.app.nodes import NodeDirectory
 from nixkube_deploy.app.perform import Performer
 from nixkube_deploy.app.world import World
@@ -85,7 +85,7 @@ def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
         clock=world.clock,
         random=random.Random(),  # noqa: S311 (jitter, not a secret)
         limits=execution.limits,
-        sinks=execution.sinks,
+        sinks=(*execution.sinks, ReleaseWhenDone(locks, execution.graph, execution.ledger.past)),
         run=execution.run,
     )
     return Run(execution.graph, performer, execution.ledger, run_world)

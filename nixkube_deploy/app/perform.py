@@ -157,13 +157,13 @@ class Performer:
 
     async def _restart(self, host: Host, attempt: Attempt) -> None:
         await self._drain_again(host, attempt)
-        self.locks.release(host)
+        self.locks.release(host.name)
         await reboot.restart(self.world.shell, self.world.clock, host, host.policy.reboot_timeout, attempt.report)
 
     async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self._drain_again(host, attempt)
-        self.locks.release(host)
+        self.locks.release(host.name)
         deadline = host.policy.reboot_timeout
         changed = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
         return Done(changed=changed)

@@ -100,6 +100,7 @@ class Shell(Protocol):
     def hold(self, host: Host, command: Command) -> AbstractAsyncContextManager[CommandResult | None]:
         """Keep a command running for the length of the block (a lock that dies with us).
 
-        Yields None once it printed its first line, or its result if it ended before that.
+        Yields None once it printed its first line, or its result if it ended before that. Should it end after that and
+        before the block, or the connection be lost, the block is cancelled and ends as OutcomeUnknown.
         """
         ...

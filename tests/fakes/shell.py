@@ -62,6 +62,7 @@ class FakeShell:
         """Hosts on which a held command runs right now."""
         self._rules: list[_Rule] = []
         self._unreachable: set[str] = set()
+        self._blocks: dict[str, list[anyio.CancelScope]] = {}
 
     # The script.
 
@@ -102,6 +103,11 @@ class FakeShell:
         """These hosts answer again."""
         self._unreachable.difference_update(hosts)
 
+    def drops(self, host: str) -> None:
+        """The kept connection is lost, and with it every command that is held over it."""
+        for block in self._blocks.get(host, ()):
+            block.cancel()
+
     # What happened.
 
     def lines(self, host: str | None = None) -> list[str]:
@@ -132,10 +138,15 @@ class FakeShell:
             yield result
             return
         self.held.append(host.name)
-        try:
-            yield None
-        finally:
-            self.held.remove(host.name)
+        with anyio.CancelScope() as block:
+            self._blocks.setdefault(host.name, []).append(block)
+            try:
+                yield None
+            finally:
+                self.held.remove(host.name)
+                self._blocks[host.name].remove(block)
+        if block.cancelled_caught:
+            raise _outcome_unknown(host, "the connection was lost while a command was held")
 
     async def _perform(self, ran: Ran, host: Host) -> CommandResult:
         await anyio.lowlevel.checkpoint()

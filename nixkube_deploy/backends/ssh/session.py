@@ -4,6 +4,7 @@ It knows nothing of privilege, of reconnecting or of what the command means.
 """
 
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -50,6 +51,8 @@ class Session(asyncssh.SSHClientSession[bytes]):
         self.broken: Exception | None = None
         """What ``on_line`` raised: a bug that belongs to the caller."""
         self.lost: Exception | None = None
+        self.on_end: Callable[[], None] = lambda: None
+        """Called when it ends, however it does."""
         self._stirred = anyio.Event()
         """Set with the first complete line of standard output, and at the end."""
         self._opening: anyio.CancelScope | None = None
@@ -98,6 +101,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
     def _end(self) -> None:
         self.ended.set()
         self._stirred.set()
+        self.on_end()
 
     # Our side.
 
@@ -196,6 +200,10 @@ class Session(asyncssh.SSHClientSession[bytes]):
     def overdue(self, request: Request) -> OutcomeUnknown:
         """The failure when the deadline passed."""
         return self._unknown(request, f"no end within {request.timeout:g} s")
+
+    def gone(self, request: Request) -> OutcomeUnknown:
+        """The failure when it was to run on and did not."""
+        return self._unknown(request, "the connection was lost" if self._exit_code is None else "it ended early")
 
     def _finish_lines(self) -> None:
         if self._lines is not None:

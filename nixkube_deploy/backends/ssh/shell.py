@@ -72,7 +72,10 @@ class SshShell:
 
     @asynccontextmanager
     async def hold(self, host: Host, command: Command) -> AsyncIterator[CommandResult | None]:
-        """Keep a command running for the length of the block; its input stays open that long."""
+        """Keep a command running for the length of the block; its input stays open that long.
+
+        When it ends or its connection is lost before that, the block is cancelled and ends as OutcomeUnknown.
+        """
         hop = await self._connections.hop(host)
         async with self._held(host, _request(host, hop, command)) as result:
             if result is None or not self._wants_password(host, hop, command, result):
@@ -110,12 +113,17 @@ class SshShell:
             if session.ended.is_set():
                 yield session.result(request)
                 return
-            try:
-                yield None
-            finally:
-                session.end_of_input()
-                with anyio.move_on_after(_RELEASE, shield=True):
-                    await session.ended.wait()
+            with anyio.CancelScope() as block:
+                session.on_end = block.cancel
+                try:
+                    yield None
+                finally:
+                    session.on_end = _nothing
+                    session.end_of_input()
+                    with anyio.move_on_after(_RELEASE, shield=True):
+                        await session.ended.wait()
+            if block.cancelled_caught:
+                raise session.gone(request)
 
     @asynccontextmanager
     async def _sent(
@@ -155,6 +163,10 @@ class SshShell:
         request = _request(host, hop, command)
         stdin = f"{password}\n{command.stdin or ''}"
         return replace(request, argv=elevated_with_password(command.argv), stdin=stdin)
+
+
+def _nothing() -> None:
+    """What happens when a held command ends as it should."""
 
 
 def _request(host: Host, hop: Hop, command: Command) -> Request:

@@ -143,6 +143,19 @@ async def test_a_held_command_lives_for_the_block(shell, sshd):
     assert len(sshd.connections) == 1
 
 
+async def test_a_held_command_whose_connection_is_lost_ends_its_block(shell, sshd):
+    host = sshd.host()
+
+    async def hold_on() -> None:
+        async with shell.hold(host, command("keep")):
+            await shell.forget(host)
+            await anyio.sleep_forever()
+
+    with pytest.raises(OutcomeUnknown, match="the connection was lost"):
+        await hold_on()
+    assert (await shell.run(host, command("true"))).ok
+
+
 async def test_a_held_command_that_ends_at_once_yields_its_result(shell, sshd):
     async with shell.hold(sshd.host(), command("nope")) as result:
         assert result is not None
