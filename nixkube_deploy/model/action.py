@@ -113,6 +113,8 @@ class OpenGate:
     rebooted_from: str | None = None
     """The Node's bootID that must be gone."""
     expect_node: bool = True
+    expect_etcd: bool = False
+    """The host's etcd member answered before, so it must be healthy again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

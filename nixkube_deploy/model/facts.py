@@ -77,6 +77,8 @@ class HostFacts:
     failed_units: tuple[str, ...] = ()
     activations: tuple[str, ...] = ()
     """Our transient units still known to systemd (a run that was cut off)."""
+    etcd_healthy: bool | None = None
+    """What the host's etcd member says of itself; None: there is none, or it cannot be asked."""
     node: NodeFacts | None = None
 
     @property
@@ -87,7 +89,7 @@ class HostFacts:
     @property
     def is_healthy(self) -> bool:
         """Whether the cluster can count on the host now. A plain host (no Node) that answers is healthy."""
-        return self.node is None or self.node.ready
+        return self.etcd_healthy is not False and (self.node is None or self.node.ready)
 
     @property
     def reboot_pending(self) -> bool:

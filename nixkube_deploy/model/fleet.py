@@ -48,6 +48,14 @@ class Distribution(StrEnum):
         return _KUBELET_UNIT[self]
 
     @property
+    def etcd_health(self) -> str | None:
+        """Where a control-plane host's own etcd says how it is, without a client certificate; None without Kubernetes.
+
+        k3s and rke2 serve etcd's metrics listener on loopback; a plain etcd answers on its client port.
+        """
+        return _ETCD_HEALTH[self]
+
+    @property
     def admin_kubeconfig(self) -> str | None:
         """Where a control-plane host keeps an admin kubeconfig."""
         return _ADMIN_KUBECONFIG[self]
@@ -75,6 +83,12 @@ _KUBELET_UNIT = {
     Distribution.K3S: "k3s.service",
     Distribution.RKE2: "rke2-agent.service",
     Distribution.KUBERNETES: "kubelet.service",
+    Distribution.NONE: None,
+}
+_ETCD_HEALTH = {
+    Distribution.K3S: "http://127.0.0.1:2381/health",
+    Distribution.RKE2: "http://127.0.0.1:2381/health",
+    Distribution.KUBERNETES: "http://127.0.0.1:2379/health",
     Distribution.NONE: None,
 }
 _ADMIN_KUBECONFIG = {

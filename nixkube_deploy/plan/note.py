@@ -20,6 +20,7 @@ def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, .
         return ()
     return (
         *_missing(fleet, intents, acting, rules),
+        *_sick_etcd(intents),
         *_spread(fleet, acting, rules),
         *_canary_kubelets(intents, rules),
         *_stopping(fleet, intents, rules),
@@ -40,6 +41,12 @@ def _missing(fleet: Fleet, intents: Sequence[Intent], acting: frozenset[HostName
             waiting = budget.members & acting
             blocked = host_list(name for name in fleet.hosts if name in waiting)
             yield f"no room in {budget.name.partition(':')[0]} for {blocked}: away already {host_list(lost)}"
+
+
+def _sick_etcd(intents: Sequence[Intent]) -> Iterator[str]:
+    sick = [i.host.name for i in intents if i.facts is not None and i.facts.etcd_healthy is False]
+    if sick:
+        yield f"etcd is not healthy on {host_list(sick)}: no other host of the control plane begins before it is"
 
 
 def _spread(fleet: Fleet, acting: frozenset[HostName], rules: Rules) -> Iterator[str]:

@@ -221,10 +221,15 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
     )
     yield _Step(
         name="gate",
-        action=OpenGate(host=host, gates=settings.gates, rebooted_from=left, expect_node=intent.expect_node),
+        action=replace(_gate(intent, settings), rebooted_from=left),
         pool=Pool.WAIT,
         timeout=settings.gate_deadline,
     )
+
+
+def _gate(intent: Intent, settings: Settings) -> OpenGate:
+    etcd = intent.facts is not None and intent.facts.etcd_healthy is not None
+    return OpenGate(host=intent.host.name, gates=settings.gates, expect_node=intent.expect_node, expect_etcd=etcd)
 
 
 def _give_back(intent: Intent) -> Iterator[_Step]:
@@ -298,7 +303,7 @@ def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings:
     )
     gate = Task(
         id=task_id(host, "rollback-gate"),
-        action=OpenGate(host=host, gates=settings.gates, expect_node=intent.expect_node),
+        action=_gate(intent, settings),
         host=host,
         pool=Pool.WAIT,
         requires=frozenset({roll_back.id}),

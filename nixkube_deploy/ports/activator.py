@@ -33,6 +33,8 @@ class Activated:
     needs_reboot: bool = False
     """An inhibitor or a changed init interface turned the switch into ``boot``."""
     warnings: tuple[str, ...] = ()
+    evidence: tuple[str, ...] = ()
+    """What the host said about it, when it needs a reboot."""
 
 
 class Activator(Protocol):

@@ -235,9 +235,9 @@ class _Change:
                 return self._judge_units(seen, lines)
             case code if code == _REBOOT_NEEDED and not switched:
                 await transient.disarm(self.patient, seen.dead_men)
-                return self._needs_reboot("its init changed")
+                return self._needs_reboot("its init changed", lines)
             case code if code == _REFUSED and _INHIBITED in output and not switched:
-                return await self._boot_instead(seen)
+                return await self._boot_instead(seen, lines)
             case code if code and _LOCK_HELD in output and not switched:
                 raise TaskError(self._locked("another switch-to-configuration holds the lock", lines))
             case _:
@@ -262,17 +262,18 @@ class _Change:
             exit_code=_UNITS_FAILED,
         )
 
-    async def _boot_instead(self, seen: Situation) -> Activated:
+    async def _boot_instead(self, seen: Situation, lines: tuple[str, ...]) -> Activated:
         """An inhibitor differs: the new system must be booted into. Nothing is running that would need a way back."""
         self.say("a switch inhibitor differs: making it the system of the next boot instead")
         await transient.disarm(self.patient, seen.dead_men)
         unit = self._unit(SwitchMode.BOOT)
         ended = await transient.switch_in_unit(self.patient, unit, self.activation.closure, SwitchMode.BOOT, self.say)
         await self._judge(SwitchMode.BOOT, ended)
-        return self._needs_reboot("a switch inhibitor differs")
+        return self._needs_reboot("a switch inhibitor differs", lines)
 
-    def _needs_reboot(self, why: str) -> Activated:
-        return Activated(changed=True, needs_reboot=True, warnings=(f"needs a reboot: {why}",))
+    def _needs_reboot(self, why: str, lines: tuple[str, ...] = ()) -> Activated:
+        warning = f"needs a reboot: {why}"
+        return Activated(changed=True, needs_reboot=True, warnings=(warning,), evidence=lines[-_EVIDENCE:])
 
     def _judge_boot(self, ended: Ended, seen: Situation, lines: tuple[str, ...]) -> Activated:
         if ended.exit_code == 0 and seen.profile == self.activation.closure:

@@ -40,7 +40,7 @@ async def open_gate(world: GateWorld, host: Host, action: OpenGate, report: Repo
     """
     kubelet = action.gates.kubelet
     node = action.expect_node and world.cluster is not None
-    expect = Expectation(node=node, rebooted_from=action.rebooted_from, pods=action.gates.pods)
+    expect = Expectation(node=node, rebooted_from=action.rebooted_from, pods=action.gates.pods, etcd=action.expect_etcd)
     vigil = _Vigil(world, host, expect, action.gates)
     began, pause = world.clock.monotonic(), FIRST_POLL
     with anyio.move_on_after(kubelet.timeout):
@@ -124,16 +124,22 @@ class _Vigil:
         since = self._watch.closed_since
         lines = [f"{c.name}: {c.seen} (for {now - since.get(c.name, now):.0f} s)" for c in closed]
         log = await self._kubelet_log() if any(c.name != "ssh" for c in closed) else ()
-        node = self._world.node_of(self._host.name)
-        describe = f"kubectl describe node {node}" if self._expect.node and node else ""
         return task_error(
             FailureKind.GATE,
             f"{message}: {closed[0].name}: {closed[0].seen}" if closed else f"{message}: it does not stay healthy",
             expected=closed[0].expected if closed else otherwise,
             seen=closed[0].seen if closed else "it was healthy at the last look, but not for long enough",
             evidence=(*lines, *log),
-            next=describe or f"ssh {self._host.address} systemctl --failed",
+            next=self._to_type(closed[0].name if closed else ""),
         )
+
+    def _to_type(self, closed: str) -> str:
+        node, address = self._world.node_of(self._host.name), self._host.address
+        if closed == "etcd":
+            return f"ssh {address} curl -sS {self._world.distribution.etcd_health}"
+        if self._expect.node and node:
+            return f"kubectl describe node {node}"
+        return f"ssh {address} systemctl --failed"
 
     async def _kubelet_log(self) -> tuple[str, ...]:
         """The kubelet's last lines; evidence is worth a try and never an error."""

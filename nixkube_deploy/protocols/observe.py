@@ -22,6 +22,7 @@ from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.shell import Command, Shell
 from nixkube_deploy.ports.web import Web
+from nixkube_deploy.protocols.probe import ask_etcd, etcd_health
 from nixkube_deploy.protocols.verdict import (
     Conjunct,
     Expectation,
@@ -47,7 +48,7 @@ _LOOK = """\
 echo @boot; cat /proc/sys/kernel/random/boot_id
 echo @kernel; uname -r
 echo @machine; cat /etc/machine-id"""
-_LOOK_AT_KUBELET = f"{_LOOK}\necho @kubelet; curl -fsS --max-time 5 http://127.0.0.1:10248/healthz"
+_LOOK_AT_KUBELET = "echo @kubelet; curl -fsS --max-time 5 http://127.0.0.1:10248/healthz"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
     Raises:
         TaskError: HOST_KEY; waiting cannot mend that.
     """
-    seen = Observation(at=world.clock.monotonic(), host=await see_host(world, host, kubelet=expect.node))
+    seen = Observation(at=world.clock.monotonic(), host=await see_host(world, host, expect))
     found = verdict(expect, seen, renewals)
     if expect.node and isinstance(seen.host, HostSeen) and world.cluster is not None:
         # The Lease is counted from the start, so the Node is looked at even while the kubelet does not answer.
@@ -98,9 +99,11 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
     return Look(conjuncts=found, renewals=renewals, epoch=epoch_of(seen))
 
 
-async def see_host(world: GateWorld, host: Host, *, kubelet: bool) -> HostSeen | str:
+async def see_host(world: GateWorld, host: Host, expect: Expectation) -> HostSeen | str:
     """What the host says of itself, in one round trip; a text when it does not answer."""
-    script = _LOOK_AT_KUBELET if kubelet else _LOOK
+    script = _LOOK
+    script += f"\necho @etcd; {ask_etcd(world.distribution)} 2>/dev/null; echo" if expect.etcd else ""
+    script += f"\n{_LOOK_AT_KUBELET}" if expect.node else ""  # The last, because its exit code counts.
     try:
         result = await world.shell.run(host, Command(argv=("sh", "-c", script), timeout=HOST_PATIENCE))
     except TaskError as error:
@@ -120,7 +123,8 @@ async def see_host(world: GateWorld, host: Host, *, kubelet: bool) -> HostSeen |
         boot_id=said["boot"],
         kernel=said.get("kernel", ""),
         machine_id=said.get("machine", ""),
-        kubelet=answer if kubelet else None,
+        kubelet=answer if expect.node else None,
+        etcd=etcd_health(said.get("etcd", "")),
     )
 
 

@@ -87,6 +87,14 @@ def free_bytes(answer: str) -> int | None:
     return int(available) * 1024 if re.fullmatch(r"[0-9]{1,15}", available) else None
 
 
+def etcd_health(answer: str) -> bool | None:
+    """What etcd itself says, and curl's 28 after it when it took too long. Nothing else (TLS, refused, no curl) is one."""
+    body, _, code = answer.rpartition("\n")
+    if said := re.search(r'"health"\s*:\s*"(true|false)"', body):
+        return said[1] == "true"
+    return False if code == "28" else None
+
+
 def unit_names(answer: str) -> tuple[str, ...]:
     """The first word of each line of ``systemctl list-units --plain`` that is a unit's name."""
     words = (line.split(maxsplit=1)[0] for line in answer.splitlines() if line.strip())
@@ -152,10 +160,21 @@ def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
     )
 
 
-def table(distribution: Distribution) -> tuple[Fact, ...]:
+def ask_etcd(distribution: Distribution) -> str:
+    """The command whose answer ``etcd_health`` reads: the body, then curl's exit code. 503 has a body too, so no -f."""
+    return f"curl -sS --max-time 3 -w '\\n%{{exitcode}}' {distribution.etcd_health}"
+
+
+def table(distribution: Distribution, *, control_plane: bool = False) -> tuple[Fact, ...]:
     """Every question of a probe, in order."""
     units = distribution.node_units
-    return (*_MACHINE, *_system("current", CURRENT, units), *_system("booted", BOOTED, units))
+    etcd = (Fact(name="etcd_healthy", command=ask_etcd(distribution), read=etcd_health),)
+    return (
+        *_MACHINE,
+        *_system("current", CURRENT, units),
+        *_system("booted", BOOTED, units),
+        *(etcd if control_plane and distribution.etcd_health else ()),
+    )
 
 
 async def probe(shell: Shell, host: Host, distribution: Distribution) -> HostFacts:
@@ -164,7 +183,7 @@ async def probe(shell: Shell, host: Host, distribution: Distribution) -> HostFac
     Raises:
         TaskError: what ``Shell`` raises, and COMMAND when what answers is no Linux machine.
     """
-    facts = table(distribution)
+    facts = table(distribution, control_plane=host.role.is_control_plane)
     answered = await ask(shell, host, (Question(name=f.name, command=f.command) for f in facts))
     return host_facts(host, {f.name: f.read(answered.get(f.name, "")) for f in facts})
 

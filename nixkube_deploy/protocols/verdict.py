@@ -27,6 +27,7 @@ class Expectation:
     rebooted_from: str | None = None
     pods: PodsGate = PodsGate()
     renewals: int = RENEWALS
+    etcd: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +39,8 @@ class HostSeen:
     machine_id: str = ""
     kubelet: str | None = "ok"
     """The kubelet's answer or error; None where it could not be asked."""
+    etcd: bool | None = None
+    """Whether its etcd member says that it is healthy; None where it does not answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +169,9 @@ def _of_host(expect: Expectation, host: HostSeen) -> tuple[Conjunct, ...]:
         answer = "not asked: curl is not on the host" if host.kubelet is None else host.kubelet
         holds = host.kubelet in {None, "ok"}
         found.append(Conjunct(name="kubelet", holds=holds, expected="ok from the kubelet's /healthz", seen=answer))
+    if expect.etcd:
+        told = {True: "healthy", False: "not healthy", None: "no answer"}[host.etcd]
+        found.append(Conjunct(name="etcd", holds=host.etcd is True, expected="a healthy etcd member", seen=told))
     return tuple(found)
 
 

@@ -4,24 +4,30 @@ import json
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
-from nixkube_deploy.lab.host import Call
+from nixkube_deploy.lab.host import Call, LabHost
 from nixkube_deploy.lab.recipe import RELEASE
 
 KUBELET_PORT = 10248
+ETCD_PORTS = (2379, 2381)
 _REFUSED = 7
 _HTTP_ERROR = 22
 
 
 async def curl(call: Call) -> int:
-    """GET the kubelet's health; nothing else listens."""
+    """GET the kubelet's or etcd's health; nothing else listens. ``-w`` knows ``%{exitcode}`` only."""
+    code = await _get(call)
+    if "-w" in call.args[:-1]:
+        call.out(call.args[call.args.index("-w") + 1].replace("\\n", "\n").replace("%{exitcode}", str(code)))
+    return code
+
+
+async def _get(call: Call) -> int:
     urls = [word for word in call.args if word.startswith("http")]
     if not urls:
         call.err("curl: no URL specified!\n")
         return 2
     url = urlsplit(urls[0])
-    answer = None
-    if url.hostname in ("127.0.0.1", "localhost") and url.port == KUBELET_PORT and call.host.kubelet is not None:
-        answer = call.host.kubelet.healthz() if url.path == "/healthz" else (404, "404 page not found")
+    answer = _served(call.host, url.port, url.path) if url.hostname in ("127.0.0.1", "localhost") else None
     if answer is None:
         call.err(f"curl: (7) Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect\n")
         return _REFUSED
@@ -32,6 +38,20 @@ async def curl(call: Call) -> int:
         return _HTTP_ERROR
     call.out(body)
     return 0
+
+
+def _served(host: LabHost, port: int | None, path: str) -> tuple[int, str] | None:
+    """Status and body; None when nothing listens there. An embedded etcd lives and dies with the node's unit."""
+    kubelet = host.kubelet.healthz() if host.kubelet is not None else None
+    if kubelet is None or port not in (KUBELET_PORT, *ETCD_PORTS):
+        return None
+    if port == KUBELET_PORT:
+        return kubelet if path == "/healthz" else (404, "404 page not found")
+    if host.role != "control-plane":
+        return None
+    if host.setting.faults.peek(host.name, "etcd-member-down"):
+        return 503, '{"health":"false","reason":"RAFT NO LEADER"}'
+    return 200, '{"health":"true","reason":""}'
 
 
 async def etcdctl(call: Call) -> int:

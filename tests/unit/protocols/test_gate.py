@@ -55,6 +55,7 @@ class Bench:
     cluster: FakeCluster | None = None
     said: list[str] = field(default_factory=list)
     known: bool = True
+    etcd: str = '{"health":"true"}\n0'
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(
@@ -67,6 +68,8 @@ class Bench:
 
     def _look(self, host: Host, command: Command) -> CommandResult:
         told = f"@boot\n{self.boot_id}\n@kernel\n{self.kernel}\n@machine\nm1\n"
+        if "2381" in command.argv[2]:
+            told += f"@etcd\n{self.etcd}\n"
         if "10248" not in command.argv[2]:
             return CommandResult(exit_code=0, stdout=told)
         return replace(self.kubelet, stdout=f"{told}@kubelet\n{self.kubelet.stdout}")
@@ -108,6 +111,15 @@ class Bench:
 
 def a_pod(name: str, **fields: object) -> Pod:
     return Pod(namespace="kube-system", name=name, uid=name, node="n1", **fields)  # type: ignore[arg-type]
+
+
+async def test_a_member_that_etcd_had_must_be_healthy_again():
+    assert "healthy" in await Bench().open(expect_etcd=True)
+    for etcd, seen in (('{"health":"false"}\n0', "not healthy"), ("\n7", "no answer")):
+        failure = await Bench(etcd=etcd).failure(expect_etcd=True)
+        assert (failure.kind, failure.seen) == (FailureKind.GATE, seen)
+        assert failure.next == "ssh w1.lan curl -sS http://127.0.0.1:2381/health"
+    assert "healthy" in await Bench(etcd="\n7").open()
 
 
 async def after(seconds: float, act: Callable[[], object]) -> None:

@@ -15,7 +15,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Distribution
-from nixkube_deploy.protocols.probe import generation, host_facts, probe, table
+from nixkube_deploy.protocols.probe import etcd_health, generation, host_facts, probe, table
 from nixkube_deploy.protocols.script import Question, answers, script
 from tests.builders import a_host, store_path
 from tests.fakes.shell import FakeShell
@@ -157,10 +157,31 @@ def test_garbage_in_a_value_reads_as_absent():
 
 @pytest.mark.parametrize("distribution", list(Distribution))
 def test_every_field_of_the_facts_is_asked_for(distribution):
-    names = {f.name for f in table(distribution)}
+    names = {f.name for f in table(distribution, control_plane=True)}
     derived = {"host", "system", "loader", "disk", "node"}
+    derived |= set() if distribution.has_kubelet else {"etcd_healthy"}
     assert set(HostFacts.__slots__) - derived <= names
     assert {f"current.units.{unit}" for unit in distribution.node_units} <= names
+
+
+@pytest.mark.parametrize(
+    ("answer", "healthy"),
+    [
+        ('{"health":"true","reason":""}\n0', True),
+        ('{ "health": "false", "reason": "RAFT NO LEADER" }\n0', False),
+        ("\n28", False),
+        ("\n7", None),
+        ("Client sent an HTTP request to an HTTPS server.\n0", None),
+        ('{"health":"true"}\n%{exitcode}', True),
+        ("", None),
+    ],
+)
+def test_only_etcd_itself_or_its_silence_says_that_it_is_sick(answer, healthy):
+    assert etcd_health(answer) is healthy
+
+
+def test_only_control_plane_hosts_are_asked_for_etcd():
+    assert not [f for f in table(Distribution.K3S) if f.name == "etcd_healthy"]
 
 
 _NAMES = [f.name for f in table(Distribution.K3S)]
