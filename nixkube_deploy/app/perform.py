@@ -31,7 +31,7 @@ from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, RunId
 from nixkube_deploy.model.strategy import RebootPolicy
 from nixkube_deploy.model.task import Task
-from nixkube_deploy.ports.activator import Activation
+from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.protocols import disruption, reboot
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
@@ -120,7 +120,7 @@ class Performer:
         activation = self._activation(host, action)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
         if activated.needs_reboot:
-            self._refuse_to_reboot(host, activated.warnings)
+            self._refuse_to_reboot(host, activated)
             await self._restart(host, attempt)
         detail = "; ".join((action.mode.value, *activated.warnings, *(["rebooted"] if activated.needs_reboot else [])))
         return Done(changed=activated.changed, detail=detail)
@@ -137,7 +137,7 @@ class Performer:
             dead_man=self.world.fleet.gates.kubelet.timeout + DEAD_MAN_MARGIN,
         )
 
-    def _refuse_to_reboot(self, host: Host, why: tuple[str, ...]) -> None:
+    def _refuse_to_reboot(self, host: Host, activated: Activated) -> None:
         """A reboot that no plan foresaw: only of a host that is empty, or no Node, and only where reboots are allowed.
 
         Raises:
@@ -149,9 +149,11 @@ class Performer:
             return
         raise task_error(
             FailureKind.INHIBITED,
-            f"{host.name} cannot be switched to its new system while it runs: it {'; '.join(why)}",
+            f"{host.name} cannot be switched to its new system while it runs: it {'; '.join(activated.warnings)}",
             expected="a switch without a reboot, as planned",
             seen="the strategy says reboot: never" if never else "pods on the host: a live change does not drain it",
+            evidence=activated.evidence,
+            did="made the new system that of the next boot",
             next=f"deploy apply {self.world.fleet.source} --on {host.name} --reboot always",
         )
 
