@@ -195,6 +195,13 @@ class Host:
     bootstrap: BootstrapSettings | None = None
 
     @property
+    def login(self) -> str:
+        """What a person types to log in, as far as the inventory says it."""
+        jump = f"-J {self.ssh.jump} " if self.ssh.jump else ""
+        port = f"-p {self.ssh.port} " if self.ssh.port else ""
+        return f"ssh {jump}{port}{self.ssh.user + '@' if self.ssh.user else ''}{self.address}"
+
+    @property
     def flake_attr(self) -> str:
         """The attribute path of this host's configuration, ``nixosConfigurations."n1"``."""
         return self.attr or f'nixosConfigurations."{self.name}"'

@@ -300,7 +300,7 @@ async def _out_of_time(evictor: Evictor, node: str, elapsed: float) -> TaskError
         FailureKind.DRAIN,
         f"draining Node {node} took more than {elapsed:.0f} s: {why}",
         expected=f"every evictable pod gone within {evictor.options.timeout:g} s",
-        seen=f"{len(waits)} still there" if waits else "",
+        seen=f"{len(waits)} still there" if waits else "no answer",
         evidence=tuple(waits),
         did=_what_left(evictor),
         next=then,

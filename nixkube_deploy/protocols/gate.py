@@ -134,12 +134,12 @@ class _Vigil:
         )
 
     def _to_type(self, closed: str) -> str:
-        node, address = self._world.node_of(self._host.name), self._host.address
+        node, login = self._world.node_of(self._host.name), self._host.login
         if closed == "etcd":
-            return f"ssh {address} curl -sS {self._world.distribution.etcd_health}"
+            return f"{login} curl -sS {self._world.distribution.etcd_health}"
         if self._expect.node and node:
             return f"kubectl describe node {node}"
-        return f"ssh {address} systemctl --failed"
+        return f"{login} systemctl --failed"
 
     async def _kubelet_log(self) -> tuple[str, ...]:
         """The kubelet's last lines; evidence is worth a try and never an error."""

@@ -88,7 +88,7 @@ def free_bytes(answer: str) -> int | None:
 
 
 def etcd_health(answer: str) -> bool | None:
-    """What etcd itself says, and curl's 28 after it when it took too long. Nothing else (TLS, refused, no curl) is one."""
+    """What etcd says of itself; curl's 28 after it means that it took too long. Refused, TLS, no curl: nobody knows."""
     body, _, code = answer.rpartition("\n")
     if said := re.search(r'"health"\s*:\s*"(true|false)"', body):
         return said[1] == "true"

@@ -156,7 +156,7 @@ class _Sign:
 
 
 _KEYSCAN = "compare the host's key out of band, then pin it: ssh.host_key in the inventory, or known_hosts"
-_OFFLINE = "ssh {address} true"
+_OFFLINE = "{login} true"
 
 _SIGNS: Final = (
     _Sign(
@@ -175,7 +175,7 @@ _SIGNS: Final = (
         text=r"Permission denied \(",
         kind=FailureKind.AUTHENTICATION,
         meaning="it refused the login",
-        next="ssh -v {address} shows which keys were offered",
+        next="{login} -v true  # shows which keys are offered",
     ),
     _Sign(
         text=r"No space left on device",
@@ -205,7 +205,7 @@ _SIGNS: Final = (
         text=r"protocol mismatch",
         kind=FailureKind.COPY,
         meaning="something prints text into its SSH sessions",
-        next="silence .bashrc and the like for non-interactive shells on {host}: ssh {address} true must print nothing",
+        next="silence .bashrc and the like for non-interactive shells on {host}: {login} true must print nothing",
     ),
     _Sign(
         text=r"is required, but there is no substituter|don't know how to build these paths",
@@ -243,7 +243,7 @@ def copy_failure(host: Host, path: str, result: CommandResult) -> Failure:
         expected=f"{path} in {host.name}'s store",
         seen=f"the copy ended with {result.exit_code}",
         evidence=tuple(line.rstrip() for line in result.stderr.splitlines() if not _NOISE.search(line))[-EVIDENCE:],
-        next=sign.next.format(host=host.name, address=host.address) if sign else "",
+        next=sign.next.format(host=host.name, login=host.login) if sign else "",
         exit_code=result.exit_code,
         transient=sign.transient if sign else True,
     )
