@@ -1,7 +1,9 @@
 """The main job: prepare, plan, run. Everything that can be wrong is found before the first host is touched."""
 
 import random
-from collections.abc import Callable
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from nixkube_deploy.app.request import Request, Target
 from nixkube_deploy.app.world import World
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.journal.file import open_journal
+from nixkube_deploy.journal.lock import user_name
 from nixkube_deploy.model.error import Refused
 from nixkube_deploy.model.event import Outcome, Record
 from nixkube_deploy.model.failure import FailureKind
@@ -21,6 +24,7 @@ from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.rollout import Choices, rollout
+from nixkube_deploy.protocols.lease import LOCK_NAME, hold_lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,9 +90,13 @@ async def carry_out(planned: Planned, request: Request, world: World, state: Pat
 async def run_plan(
     plan: Plan, run: RunId, nodes: dict[HostName, NodeName], world: World, state: Path, console: Console
 ) -> Report:
-    """Execute a plan under its journal; a run id that is on disk already is taken up where it stopped."""
+    """Execute a plan under its journal; a run id that is on disk already is taken up where it stopped.
+
+    Raises:
+        Locked: another controller is at work on the run or on the cluster.
+    """
     with open_journal(state, run, plan, world.clock) as ledger:
-        async with console.watch(plan, run, ledger.past) as sinks:
+        async with _cluster_lock(world, run, console), console.watch(plan, run, ledger.past) as sinks:
             outcome = await execute(
                 Execution(
                     graph=plan.graph,
@@ -101,6 +109,17 @@ async def run_plan(
                 world,
             )
         return Report(plan=plan, run=run, outcome=outcome, records=ledger.records())
+
+
+@asynccontextmanager
+async def _cluster_lock(world: World, run: RunId, console: Console) -> AsyncIterator[None]:
+    """One run a cluster, whatever machine its controller is on. Plain hosts have their own locks only."""
+    if world.cluster is None:
+        yield
+        return
+    holder = f"{user_name()}@{socket.gethostname()}:{run}"
+    async with hold_lease(world.cluster, world.clock, LOCK_NAME, holder, say=console.say):
+        yield
 
 
 def _resolver(fleet: Fleet) -> Callable[[str], frozenset[HostName]]:

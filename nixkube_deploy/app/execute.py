@@ -1,9 +1,7 @@
-"""Run one graph in one world: ledger, locks, signals, eyes. Used by apply, resume, rollback and reboot alike."""
+"""Run one graph in one world: ledger, host locks, signals, eyes. Used by apply, resume, rollback and reboot alike."""
 
-import os
 import random
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,10 +21,6 @@ from nixkube_deploy.model.task import TaskGraph
 from nixkube_deploy.ports.ledger import Ledger
 from nixkube_deploy.ports.sink import Sink
 from nixkube_deploy.protocols.gate import GateWorld
-from nixkube_deploy.protocols.lease import hold_lease
-
-LEASE_NAME = "nixkube-deploy"
-"""The cluster-wide lock: a coordination.k8s.io Lease of this name in kube-system."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +41,9 @@ async def execute(execution: Execution, world: World) -> Outcome:
     """Run the graph to its end.
 
     Raises:
-        Locked: another controller holds the cluster's lease.
         BaseException: a bug in an effect, after the run was drained and the journal closed.
     """
     async with AsyncExitStack() as stack:
-        if world.cluster is not None:
-            holder = f"{os.environ.get('USER', 'root')}@{socket.gethostname()}:{execution.run}"
-            await stack.enter_async_context(hold_lease(world.cluster, world.clock, LEASE_NAME, holder))
         locks = await stack.enter_async_context(HostLocks(world.shell, execution.run))
         run = _assemble(execution, world, locks)
         await stack.enter_async_context(_signals(run))

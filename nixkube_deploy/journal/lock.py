@@ -107,7 +107,7 @@ def _locked(what: str, holder: Holder | None) -> Locked:
 
 
 def _write_holder(path: Path, clock: Clock) -> None:
-    holder = Holder(pid=os.getpid(), host=socket.gethostname(), user=_user(), since=clock.now().timestamp())
+    holder = Holder(pid=os.getpid(), host=socket.gethostname(), user=user_name(), since=clock.now().timestamp())
     with suppress(OSError):  # A courtesy: the lock holds without it.
         path.touch(mode=0o600)
         path.write_text(json.dumps(to_plain(holder)), encoding="utf-8")
@@ -121,7 +121,8 @@ def _read_holder(path: Path) -> Holder | None:
     return holder
 
 
-def _user() -> str:
+def user_name() -> str:
+    """Who runs this, for people who find their way blocked."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # A container whose user has no name.

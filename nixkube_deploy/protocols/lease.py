@@ -5,7 +5,7 @@ is refused at once, one that does not move for its whole duration is taken over.
 lease from nobody: reboots of a control plane are what the block is for. It deliberately knows nothing of Nodes.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,9 @@ RELEASE_PATIENCE = 5.0
 
 
 @asynccontextmanager
-async def hold_lease(cluster: Cluster, clock: Clock, name: str, holder: str, ttl: int = 30) -> AsyncIterator[None]:
+async def hold_lease(
+    cluster: Cluster, clock: Clock, name: str, holder: str, ttl: int = 30, say: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[None]:
     """Hold the Lease ``kube-system/<name>`` as ``holder`` (``user@host:run``) for the length of the block.
 
     The lease of a dead process of the same run is taken over at once: the journal's own lock proves that it is dead.
@@ -34,7 +36,7 @@ async def hold_lease(cluster: Cluster, clock: Clock, name: str, holder: str, ttl
         Locked: somebody else holds it and is alive; or it was lost while held, which cancels the block first.
         TaskError: CLUSTER, the API refused or did not answer.
     """
-    held = _Held(cluster=cluster, lease=await _acquire(cluster, clock, _wanted(name, holder, ttl)))
+    held = _Held(cluster=cluster, lease=await _acquire(cluster, clock, _wanted(name, holder, ttl), say))
     failure: Exception | None = None
     try:
         async with anyio.create_task_group() as group:
@@ -113,9 +115,12 @@ def _wanted(name: str, holder: str, ttl: int) -> Lease:
     return Lease(namespace=LOCK_NAMESPACE, name=name, holder=holder, duration=ttl)
 
 
-async def _acquire(cluster: Cluster, clock: Clock, wanted: Lease) -> Lease:
+async def _acquire(cluster: Cluster, clock: Clock, wanted: Lease, say: Callable[[str], None]) -> Lease:
     """Create or take over the lease; watch a foreign one for as long as its holder said it would last."""
     watched, since = await cluster.lease(wanted.namespace, wanted.name), clock.monotonic()
+    if watched is not None and watched.holder not in {"", wanted.holder}:
+        patience = watched.duration or wanted.duration
+        say(f"{watched.holder} has the lock of this cluster; watching for {patience} s whether it is alive")
     while True:
         if watched is None or watched.holder in {"", wanted.holder}:
             version = watched.resource_version if watched else ""
