@@ -1,11 +1,12 @@
 """Which Node a host is, found once and remembered. Hosts that were just installed are found when they register."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 import anyio
 
 from nixkube_deploy.app.world import World
-from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, NodeName
@@ -46,10 +47,11 @@ class NodeDirectory:
         )
 
     async def wait_for(self, host: Host, timeout: float) -> None:
-        """Wait until the host has registered; the gate's own deadline reports a host that never does."""
+        """Wait until the host has registered. What is in the way meanwhile, the gate sees too, and reports it."""
         with anyio.move_on_after(timeout):
             while host.name not in self._known:
-                await self._look(host)
+                with suppress(TaskError):
+                    await self._look(host)
                 if host.name not in self._known:
                     await anyio.sleep(REGISTRATION_POLL)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from nixkube_deploy.app.world import World
-from nixkube_deploy.model.cluster import Node
 from nixkube_deploy.model.error import Refused, TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
@@ -61,18 +60,11 @@ async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> S
 
 
 async def _add_nodes(world: World, found: Survey) -> None:
-    cluster = world.cluster
-    if cluster is None or not found.facts:
+    if world.cluster is None or not found.facts:
         return
-    nodes = match_nodes(found.facts, world.fleet.hosts, await cluster.nodes())
-
-    async def add(name: HostName, node: Node) -> None:
-        facts = replace(node_facts(node), csi_drivers=await cluster.csi_drivers(node.name))
-        found.facts[name] = replace(found.facts[name], node=facts)
-
-    async with anyio.create_task_group() as group:
-        for name, node in nodes.items():
-            group.start_soon(add, name, node)
+    nodes = match_nodes(found.facts, world.fleet.hosts, await world.cluster.nodes())
+    for name, node in nodes.items():
+        found.facts[name] = replace(found.facts[name], node=node_facts(node))
 
 
 def refuse_without_cluster(found: Survey) -> None:

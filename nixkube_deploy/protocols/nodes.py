@@ -4,6 +4,7 @@ It deliberately asks nobody: facts and Nodes are given, so the same answer can b
 """
 
 import ipaddress
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from nixkube_deploy.model.cluster import OWNER_ANNOTATION, Node
@@ -15,6 +16,8 @@ from nixkube_deploy.model.names import HostName, NodeName
 
 GONE_TAINTS = ("node.kubernetes.io/unreachable", "node.kubernetes.io/not-ready")
 """Taint keys the node controller sets when it cannot count on a kubelet."""
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address | None
 
 
 def match_nodes(
@@ -28,8 +31,9 @@ def match_nodes(
     """
     found: dict[HostName, Node] = {}
     taken: dict[str, HostName] = {}
+    known = _Known(nodes)
     for name, fact in facts.items():
-        node = _find(hosts[name], fact, nodes)
+        node = _find(hosts[name], fact, known)
         if node is None:
             continue
         if node.name in taken:
@@ -45,7 +49,7 @@ def match_node(host: Host, facts: HostFacts, nodes: Sequence[Node]) -> Node:
     Raises:
         TaskError: CLUSTER, ambiguous, contradictory, or none at all.
     """
-    node = _find(host, facts, nodes)
+    node = _find(host, facts, _Known(nodes))
     if node is not None:
         return node
     raise task_error(
@@ -77,24 +81,41 @@ def gone_taints(node: Node) -> tuple[str, ...]:
     return tuple(taint for taint in node.taints if taint.partition(":")[0] in GONE_TAINTS)
 
 
-def _find(host: Host, facts: HostFacts, nodes: Sequence[Node]) -> Node | None:
-    same_machine = [node for node in nodes if facts.machine_id and node.machine_id == facts.machine_id]
+class _Known:
+    """The Nodes by what they are found by: large fleets have as many Nodes as hosts."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.by_name = {node.name: node for node in nodes}
+        self.by_machine: defaultdict[str, list[Node]] = defaultdict(list)
+        self._by_ip: defaultdict[_Address, list[Node]] = defaultdict(list)
+        for node in nodes:
+            self.by_machine[node.machine_id].append(node)
+            for address in {_ip(text) for text in node.addresses} - {None}:
+                self._by_ip[address].append(node)
+
+    def at(self, address: str) -> list[Node]:
+        """Those with an IP address. Host names do not count: that would be matching by name."""
+        return self._by_ip.get(_ip(address), [])
+
+
+def _find(host: Host, facts: HostFacts, known: _Known) -> Node | None:
+    same_machine = known.by_machine.get(facts.machine_id, []) if facts.machine_id else []
+    same_address = known.at(host.address)
     if same_machine:
-        return _agreed(host, _narrowed(host, facts, same_machine))
-    same_address = [node for node in nodes if _has_address(node, host.address)]
+        return _agreed(host, _narrowed(host, facts, same_machine, same_address))
     if len(same_address) == 1:
         return _by_address(host, facts, same_address[0])
-    named = [node for node in (same_address or nodes) if host.node == node.name]
-    if named or not same_address:
-        return named[0] if named else None
+    named = known.by_name.get(host.node or "")
+    if not same_address or named in same_address:
+        return named
     raise _ambiguous(host, f"the address {host.address}", same_address)
 
 
-def _narrowed(host: Host, facts: HostFacts, nodes: list[Node]) -> Node:
+def _narrowed(host: Host, facts: HostFacts, nodes: list[Node], same_address: list[Node]) -> Node:
     """One of several Nodes with the same machine-id (machines cloned from one image)."""
     if len(nodes) == 1:
         return nodes[0]
-    candidates = [node for node in nodes if _has_address(node, host.address)]
+    candidates = [node for node in nodes if node in same_address]
     candidates = candidates if len(candidates) == 1 else [node for node in nodes if node.name == host.node]
     if not candidates:
         raise _ambiguous(host, f"machine-id {facts.machine_id}", nodes)
@@ -127,13 +148,7 @@ def _by_address(host: Host, facts: HostFacts, node: Node) -> Node:
     )
 
 
-def _has_address(node: Node, address: str) -> bool:
-    """Whether an IP address is one of the Node's. Host names do not count: that would be matching by name."""
-    wanted = _ip(address)
-    return wanted is not None and any(_ip(candidate) == wanted for candidate in node.addresses)
-
-
-def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def _ip(text: str) -> _Address:
     try:
         return ipaddress.ip_address(text)
     except ValueError:
