@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rich.text import Text
 
@@ -13,6 +13,7 @@ from nixkube_deploy.model.event import Outcome, Record, Verdict
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName, RunId, TaskId
 from nixkube_deploy.model.rollout import Plan
+from nixkube_deploy.ui.aftermath import aftermath
 from nixkube_deploy.ui.columns import Column, columns_text
 from nixkube_deploy.ui.durations import duration
 from nixkube_deploy.ui.failure import failure_text
@@ -122,8 +123,14 @@ def _host(view: RunView, host: HostView) -> HostSummary:
         steps=steps,
         reason=host.reason,
         failed=TaskId(f"{host.host}/{host.failed_step}") if host.failed_step else None,
-        failure=host.failure,
+        failure=_told_in_full(host.failure, aftermath(view.tasks_of(host.host))),
     )
+
+
+def _told_in_full(failure: Failure | None, after: str) -> Failure | None:
+    if failure is None or not after:
+        return failure
+    return replace(failure, did="; ".join(part for part in (failure.did, after) if part))
 
 
 def _step(task: TaskView) -> StepSummary:

@@ -39,7 +39,7 @@ DRAIN = Failure(
     expected="every pod that can be evicted is gone",
     seen="default/web-1 is held by PodDisruptionBudget default/web (needs 2 healthy pods and has 2 currently)",
     evidence=("default/web-1  Running  PodDisruptionBudget default/web", "default/web-2  Terminating for 31 s"),
-    did="uncordoned w2; it still runs what it ran before",
+    did="evicted 3: default/api-1, default/api-2, kube-system/coredns-5f8",
     next="kubectl get pdb -n default web",
 )
 ACTIVATION = Failure(
@@ -48,7 +48,7 @@ ACTIVATION = Failure(
     expected="switch-to-configuration exits with 0",
     seen="exit code 2",
     evidence=("setting up /etc...", "chown: invalid user: 'etcd:etcd'", "Activation script snippet 'etcd' failed (1)"),
-    did="w1 was taken back to the system it ran before",
+    did="left the host's own timer armed",
     next="ssh w1 journalctl -u nixkube-deploy-switch-20261123T030000Z-3fa9-1f2e3d4c",
     command="/nix/store/1f2e3d4c-nixos-system-w1/bin/switch-to-configuration switch",
     exit_code=2,
