@@ -16,8 +16,8 @@ from nixkube_deploy.app.world import World
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.journal.file import open_journal
 from nixkube_deploy.journal.lock import user_name
-from nixkube_deploy.model.error import Refused
-from nixkube_deploy.model.event import Outcome, Record
+from nixkube_deploy.model.error import Locked, Refused
+from nixkube_deploy.model.event import Outcome, Record, TaskSettled
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.model.names import HostName, NodeName, RunId
@@ -39,7 +39,11 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """The outcome's; 4 also when hosts were left out because of a problem."""
+        """The outcome's; 4 also when hosts were left out because of a problem; 6 when only locks were in the way."""
+        failures = [r.event.failure for r in self.records if isinstance(r.event, TaskSettled) and r.event.failure]
+        ended = self.outcome in {Outcome.HALTED, Outcome.ROLLED_BACK}
+        if ended and failures and all(failure.kind is FailureKind.LOCKED for failure in failures):
+            return Locked.exit_code
         left_out = any(host.problem is not None for host in self.plan.hosts)
         if self.outcome is Outcome.CONVERGED and left_out:
             return Outcome.HALTED.exit_code

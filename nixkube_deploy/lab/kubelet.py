@@ -132,6 +132,8 @@ class Kubelet:
         ready = self.is_ready(now)
         restless = not ready or now < self.flap_until
         self.next_heartbeat = now + (SETTLE_SECONDS / 2 if restless else HEARTBEAT_SECONDS)
+        if self.stale and not ready:
+            return  # Its one post says Ready, and is the last that anybody hears of it.
         self.cluster.heartbeat(
             self.identity.node,
             ready=ready,
@@ -140,7 +142,7 @@ class Kubelet:
             kernel_version=machine.kernel_release,
             kubelet_version=self.version,
         )
-        if self.stale and ready:
+        if self.stale:
             self.cluster.freeze_lease(self.identity.node)
 
     def _crash(self, now: float) -> None:
