@@ -18,6 +18,7 @@ from nixkube_deploy.app.unfinished import (
     find_cut_off,
     find_run,
     finish,
+    leaves_out,
     refuse_narrower,
     supersede,
 )
@@ -66,9 +67,14 @@ async def _take_up(
 ) -> Report:
     refuse_narrower(cut_off, target)
     planned = await plan_rollout(request, target, world, console)
-    if aims_at_the_same(cut_off, target, planned):
-        return await finish(cut_off, world, state, console)
-    supersede(cut_off, state, console)
+    if not aims_at_the_same(cut_off, target, planned):
+        supersede(cut_off, target, state, console)
+        return await carry_out(planned, request, world, state, console)
+    report = await finish(cut_off, world, state, console)
+    if report.exit_code != 0 or not leaves_out(cut_off, planned):
+        return report
+    console.say(f"run {cut_off.summary.run} is finished; now the hosts it left out")
+    planned = await plan_rollout(request, target, world, console)
     return await carry_out(planned, request, world, state, console)
 
 

@@ -12,7 +12,7 @@ from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import open_journal
 from nixkube_deploy.journal.history import RunSummary, Stored, read, runs, unfinished
 from nixkube_deploy.model.error import Refused, UsageError
-from nixkube_deploy.model.event import Outcome, RunFinished
+from nixkube_deploy.model.event import Outcome, RunFinished, TaskSettled, TaskStarted
 from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.rollout import Plan
 
@@ -33,6 +33,20 @@ class CutOff:
     def busy(self) -> tuple[HostName, ...]:
         """The hosts it works on."""
         return tuple(host.host for host in self.plan.hosts if host.wave is not None)
+
+    @property
+    def touched(self) -> tuple[HostName, ...]:
+        """The hosts it may have left half changed."""
+        begun = {r.event.task for r in self.stored.records if isinstance(r.event, TaskStarted)}
+        settled = {r.event.task for r in self.stored.records if isinstance(r.event, TaskSettled)}
+        sections = self.plan.graph.sections
+        half = ((host, set(self.plan.graph.members(host))) for host in sections)
+        return tuple(host for host, tasks in half if tasks & begun and tasks - settled)
+
+    @property
+    def nodes(self) -> dict[HostName, NodeName]:
+        """The Nodes its hosts were when it was planned: a host that reboots just now cannot be asked."""
+        return {host.host: host.node for host in self.plan.hosts if host.node is not None}
 
 
 def find_run(state: Path, run: str | None) -> CutOff:
@@ -95,22 +109,42 @@ async def finish(cut_off: CutOff, world: World, state: Path, console: Console) -
         )
     hosts = [world.fleet.hosts[name] for name in cut_off.busy]
     found = await survey(world, hosts, console.say)
-    nodes: dict[HostName, NodeName] = {h.host: h.node for h in cut_off.plan.hosts if h.node is not None}
-    nodes |= {n: f.node.name for n, f in found.facts.items() if f.node is not None}
+    if world.cluster is None and world.cluster_problem is not None:
+        raise Refused(
+            f"run {cut_off.summary.run} needs the cluster, and there is no way to it; nothing more was touched",
+            hint=f"deploy resume {cut_off.summary.run}, once there is",
+            failures=(("cluster", world.cluster_problem),),
+        )
+    nodes = cut_off.nodes | {n: f.node.name for n, f in found.facts.items() if f.node is not None}
     return await run_plan(cut_off.plan, cut_off.summary.run, nodes, world, state, console)
 
 
 def aims_at_the_same(cut_off: CutOff, target: Target, planned: Planned) -> bool:
-    """Whether inventory and flake still say what the unfinished run was bringing about."""
+    """Whether inventory, flake and command line still say what the unfinished run was bringing about, and how."""
     if not all(name in target.fleet.hosts for name in cut_off.busy):
+        return False
+    if cut_off.plan.digest != target.loaded.digest or cut_off.plan.strategy not in {None, planned.plan.strategy}:
+        return False
+    if any(host.skipped for host in planned.plan.hosts if host.host in cut_off.busy):  # --bootstrap was not repeated.
         return False
     wanted = {name: closure.out for name, closure in planned.prepared.closures.items()}
     targets = {h.host: h.target for h in cut_off.plan.hosts if h.wave is not None}
     return all(wanted.get(host, target) == target for host, target in targets.items())
 
 
-def supersede(cut_off: CutOff, state: Path, console: Console) -> None:
+def leaves_out(cut_off: CutOff, planned: Planned) -> bool:
+    """Whether there is work on hosts the unfinished run knows nothing of: it was narrower, or they answer only now."""
+    return any(host.wave is not None and host.host not in cut_off.busy for host in planned.plan.hosts)
+
+
+def supersede(cut_off: CutOff, target: Target, state: Path, console: Console) -> None:
     """Close a run whose goal is no longer wanted; the new plan deals with what it left on hosts and Nodes."""
-    console.say(f"run {cut_off.summary.run} was cut off, and something else is wanted now: planning anew")
-    with open_journal(state, cut_off.summary.run, cut_off.plan, SystemClock()) as ledger:
+    run = cut_off.summary.run
+    console.say(f"run {run} was cut off, and something else is wanted now: planning anew")
+    if gone := [name for name in cut_off.touched if name not in target.whole.hosts]:
+        console.say(
+            f"warning: run {run} was changing hosts that are no longer in the inventory, so nobody finishes them: "
+            f"{', '.join(gone)}; kubectl get nodes -o yaml | grep {run} shows what it left cordoned"
+        )
+    with open_journal(state, run, cut_off.plan, SystemClock()) as ledger:
         ledger.append(RunFinished(outcome=Outcome.HALTED))

@@ -3,6 +3,7 @@
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.codec import CodecError, Plain, from_plain, to_plain
 from nixkube_deploy.model.rollout import HostPlan, Plan
+from nixkube_deploy.model.strategy import Strategy
 from nixkube_deploy.model.task import Rules, Section, Task, TaskGraph
 
 PLAN_VERSION = 1
@@ -44,6 +45,7 @@ def plan_to_plain(plan: Plan) -> Plain:
         "flake": to_plain(plan.flake),
         "hosts": to_plain(plan.hosts),
         "notes": list(plan.notes),
+        "strategy": to_plain(plan.strategy),
         "graph": graph_to_plain(plan.graph),
         "fingerprint": plan.graph.fingerprint,
     }
@@ -68,5 +70,6 @@ def plan_from_plain(data: Plain) -> Plan:
         flake=from_plain(FlakeState, data.get("flake"), "$.flake"),
         hosts=from_plain(tuple[HostPlan, ...], data.get("hosts"), "$.hosts"),
         notes=from_plain(tuple[str, ...], data.get("notes"), "$.notes"),
+        strategy=from_plain(Strategy | None, data.get("strategy"), "$.strategy"),
         graph=graph,
     )

@@ -6,6 +6,7 @@ from nixkube_deploy.model.change import Change
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName, NodeName, StorePath
+from nixkube_deploy.model.strategy import Strategy
 from nixkube_deploy.model.task import TaskGraph
 
 
@@ -42,6 +43,8 @@ class Plan:
     graph: TaskGraph
     notes: tuple[str, ...] = ()
     """What holds for the whole run: budgets, windows, what an activator cannot promise."""
+    strategy: Strategy | None = None
+    """What it was planned by, the command line's options included; None in plans of before this was recorded."""
 
     @property
     def changes_anything(self) -> bool:

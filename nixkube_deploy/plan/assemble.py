@@ -36,6 +36,7 @@ def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choice
         hosts=tuple(_line(intent, ordered.waves) for intent in intents),
         graph=TaskGraph(*_work(fleet, intents, ordered), allowed),
         notes=notes(fleet, intents, allowed),
+        strategy=fleet.strategy,
     )
 
 
