@@ -39,7 +39,7 @@ def tests(session: nox.Session) -> None:
     session.run("coverage", "run", "-m", "pytest", "tests/unit", "tests/properties", "tests/golden", *session.posargs)
     if not session.posargs:
         session.run("coverage", "report")
-        session.run("pytest", "tests/contract", "tests/lab", "tests/cli", "tests/architecture")
+        session.run("pytest", "tests/contract", "tests/lab", "tests/cli", "tests/docs", "tests/architecture")
 
 
 @nox.session
@@ -68,6 +68,13 @@ def bench(session: nox.Session) -> None:
     """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up imports."""
     install(session)
     session.run("python", "tests/bench/engine.py", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Write the generated pages and parts of docs/ anew, from the program itself."""
+    install(session)
+    session.run("python", "-m", "tests.docs.pages")
 
 
 @nox.session

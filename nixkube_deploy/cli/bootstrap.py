@@ -29,7 +29,8 @@ def command(
     """Install NixOS on bare or foreign machines with nixos-anywhere, several at once, phase by phase.
 
     The disks named in the inventory are wiped. A machine that is a member of the cluster, or is not the one the
-    inventory expects, is refused unless --yes-wipe names it; one that already runs NixOS is switched, never wiped.
+    inventory expects, is refused unless --yes-wipe names it; one that already runs NixOS is switched, unless
+    --yes-wipe names it, too.
 
     \b
     deploy bootstrap inventory.yaml --on 'w4,w5'
