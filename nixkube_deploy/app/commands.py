@@ -90,8 +90,8 @@ async def apply_saved(path: Path, skip_unreachable: bool, console: Console) -> R
         cut_off = find_cut_off(state, target.fleet.source)
         if cut_off is not None and cut_off.plan.graph.fingerprint == reviewed.graph.fingerprint:
             return await finish(cut_off, world, state, console)
-        busy = [world.fleet.hosts[h.host] for h in reviewed.hosts if h.wave is not None and h.host in world.fleet.hosts]
-        found = await survey(world, busy, console.say)
+        there = [world.fleet.hosts[host.host] for host in reviewed.hosts if host.host in world.fleet.hosts]
+        found = await survey(world, there, console.say)
         flake = await world.evaluator.state(world.fleet.flake)
         refuse_without_cluster(found)
         refuse_moved(reviewed, target.loaded, flake, found.facts, world)

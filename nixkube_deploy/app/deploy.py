@@ -135,8 +135,9 @@ def refuse_on_problems(plan: Plan, fleet: Fleet, request: Request) -> None:
     problems = tuple((host.host, host.problem) for host in plan.hosts if host.problem is not None)
     if request.skip_unreachable:
         problems = tuple(p for p in problems if p[1].kind is not FailureKind.UNREACHABLE)
-    allowed = fleet.strategy.max_failures.of(len(fleet.hosts))
-    if fleet.strategy.on_failure.keeps_going or len(problems) <= allowed:
+    strategy = plan.strategy or fleet.strategy
+    allowed = strategy.max_failures.of(len(plan.hosts))
+    if strategy.on_failure.keeps_going or len(problems) <= allowed:
         return
     names = ",".join(f"!{name}" for name, _ in problems)
     raise Refused(

@@ -16,6 +16,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.graph_codec import plan_from_plain, plan_to_plain
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
+from nixkube_deploy.plan.intent import left_by
 
 _LONGEST_BLANK = 64
 """Bytes in which a plan's first brace is looked for."""
@@ -94,6 +95,22 @@ def _moves(
     for host in plan.hosts:
         if host.wave is not None:
             yield from _host_moves(host, facts.get(host.host))
+        if host.host not in plan.graph.rules.unhealthy:
+            yield from _health_moves(host, facts.get(host.host))
+
+
+def _health_moves(host: HostPlan, now: HostFacts | None) -> Iterator[tuple[str, Failure]]:
+    """The budgets were reckoned with this host being there; also when nothing is done with it."""
+    if now is None:
+        if host.wave is None:
+            yield host.host, _moved("the host no longer answers, and the plan counts on it", "reachable", "unreachable")
+    elif not now.is_healthy:
+        yield host.host, _moved("the host's Node is not Ready, and the plan counts on it", "Ready", "not Ready")
+    elif (run := left_by(now)) is not None:
+        yield (
+            host.host,
+            _moved("the host is cordoned, and the plan counts on it", "in service", f"cordoned by run {run}"),
+        )
 
 
 def _host_moves(host: HostPlan, now: HostFacts | None) -> Iterator[tuple[str, Failure]]:

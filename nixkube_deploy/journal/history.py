@@ -1,7 +1,7 @@
 """Runs on disk: listed, read, summed up. Reading takes no lock and changes nothing, so a live run may be looked at."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,13 +73,17 @@ class HostResult:
 
 def runs(state: Path) -> tuple[RunSummary, ...]:
     """Every run on disk, newest first. A damaged journal is listed as unreadable; it hides no other."""
-    return tuple(_summary(path) for path in sorted((state / "runs").glob("*.jsonl"), reverse=True))
+    return tuple(_newest_first(state))
 
 
 def unfinished(state: Path, inventory: str) -> RunSummary | None:
-    """The inventory's latest run, when it was cut off. An earlier one is no longer worth finishing."""
-    latest = next((summary for summary in runs(state) if summary.inventory == inventory), None)
+    """The inventory's latest run, when it was cut off. An earlier one is no longer worth finishing, nor reading."""
+    latest = next((summary for summary in _newest_first(state) if summary.inventory == inventory), None)
     return latest if latest is not None and latest.is_unfinished else None
+
+
+def _newest_first(state: Path) -> Iterator[RunSummary]:
+    return (_summary(path) for path in sorted((state / "runs").glob("*.jsonl"), reverse=True))
 
 
 def read(state: Path, run: RunId) -> Stored:

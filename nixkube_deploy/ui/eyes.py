@@ -51,9 +51,20 @@ async def watch(plan: Plan, clock: Clock, watching: Watching) -> AsyncIterator[t
         if watching.events is not None:
             stream = stack.enter_context(open_events(watching.events))
             sinks = (*sinks, EventStream(plan, clock, stream))
+        blind: list[Exception] = []
         async with anyio.create_task_group() as group:
-            group.start_soon(eyes.run)
+            group.start_soon(_draw, eyes, blind)
             try:
                 yield sinks
             finally:
                 group.cancel_scope.cancel()
+        if blind:
+            raise blind[0]
+
+
+async def _draw(eyes: LiveScreen | PlainLines, blind: list[Exception]) -> None:
+    """A picture that cannot be drawn is a bug to be told in the end; hosts are not dropped half-way for it."""
+    try:
+        await eyes.run()
+    except Exception as bug:  # noqa: BLE001 (kept, and raised when the run is over)
+        blind.append(bug)

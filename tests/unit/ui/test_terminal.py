@@ -84,6 +84,23 @@ async def test_an_error_inside_the_block_is_not_swallowed() -> None:
     assert caught.group_contains(ZeroDivisionError)
 
 
+async def test_a_picture_that_cannot_be_drawn_is_told_when_the_run_is_over(monkeypatch) -> None:
+    async def fails(_eyes: PlainLines) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(PlainLines, "run", fails)
+    finished: list[bool] = []
+
+    async def watched() -> None:
+        async with watch(a_plan(), ManualClock(), Watching(terminal=open_terminal(io.StringIO(), {}))):
+            await anyio.sleep(0.01)
+            finished.append(True)
+
+    with pytest.raises(ZeroDivisionError):
+        await watched()
+    assert finished
+
+
 def test_logs_are_json_lines_with_ids_and_without_secrets(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     with logging_to(path):
