@@ -59,7 +59,7 @@ class TerminalConsole:
         Raises:
             UsageError: nobody is there to be asked.
         """
-        click.echo("\n" + describe(plan), err=True)
+        self.people.tell("\n" + describe(plan))
         if self._yes:
             return True
         if not sys.stdin.isatty():

@@ -44,7 +44,8 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     from nixkube_deploy.plan.explain import describe, dot, mermaid
 
     output, graph, detailed, as_json = (options.pop(k) for k in ("output", "graph", "detailed_exitcode", "as_json"))
-    made = run_async(plan, make_request(inventory, on, **options), open_console())
+    console = open_console()
+    made = run_async(plan, make_request(inventory, on, **options), console)
     if output is not None:
         write_plan(made, output)
         click.echo(f"saved to {output}; run exactly this with: deploy apply {output}", err=True)
@@ -53,7 +54,7 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     elif graph is not None:
         click.echo(mermaid(made) if graph == "mermaid" else dot(made))
     else:
-        click.echo(describe(made))
+        console.data.tell(describe(made))
     if any(host.problem is not None for host in made.hosts):
         return 3
     return 2 if detailed and made.changes_anything else 0

@@ -3,6 +3,7 @@
 It deliberately asks only the stream and the environment it is given.
 """
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TextIO
@@ -35,9 +36,24 @@ class Terminal:
         """Columns."""
         return self.console.width
 
+    def tell(self, text: str) -> None:
+        """Print plain text as it is; in a terminal, lines that are too long go on further in, broken between words."""
+        is_tty = self.stream.isatty()
+        lines = (part for line in text.split("\n") for part in (_folded(line, self.width) if is_tty else [line]))
+        self.stream.write("\n".join(lines) + "\n")
+        self.stream.flush()
+
     def show(self, text: Text) -> None:
         """Print a text, with colours where they are wanted, never wrapped by us."""
         self.console.print(text, soft_wrap=True)
+
+
+def _folded(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()))
+    wrapped = textwrap.wrap(
+        line, width, subsequent_indent=f"{indent}  ", break_long_words=False, break_on_hyphens=False
+    )
+    return wrapped or [""]
 
 
 def open_terminal(stream: TextIO, environment: Mapping[str, str]) -> Terminal:
