@@ -57,6 +57,14 @@ def lab(session: nox.Session) -> None:
 
 
 @nox.session
+def crash(session: nox.Session) -> None:
+    """Kill the controller at fifty points of a rollout, finish every one: six minutes (`nox -s lab` does ten)."""
+    install(session)
+    fifty = {"NIXKUBE_CRASH_ROUNDS": "50"}
+    session.run("pytest", "-s", "tests/lab/test_crash.py", *session.posargs, env=fifty)
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
     install(session)
