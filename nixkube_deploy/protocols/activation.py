@@ -131,6 +131,8 @@ class _Change:
             expected="one activation at a time",
             seen=why,
             evidence=evidence[-_EVIDENCE:],
+            next="apply again when that has ended; "
+            f"{self.activation.host.login} ps -eo pid,user,lstart,args | grep switch-to-configuration  # who it is",
             transient=True,
         )
 

@@ -9,6 +9,9 @@ from nixkube_deploy.model.action import CopyClosure, CordonNode, OpenGate, RollB
 from nixkube_deploy.model.event import Verdict
 from nixkube_deploy.ui.rows import TaskView
 
+_HARMLESS = CopyClosure | CordonNode | UncordonNode
+"""Actions that leave a host what it is."""
+
 
 def aftermath(steps: Iterable[TaskView]) -> str:
     """What was done about the failure; empty while that is not settled, or when there is nothing to tell."""
@@ -16,7 +19,7 @@ def aftermath(steps: Iterable[TaskView]) -> str:
     if not steps or not all(step.is_settled for step in steps):
         return ""
     begun = [step for step in steps if step.started is not None]
-    if all(isinstance(step.task.action, CopyClosure | CordonNode) for step in begun) and not _was_cordoned(begun):
+    if all(isinstance(s.task.action, _HARMLESS) for s in begun) and not _was_cordoned(begun):
         return "nothing: the host still is what it was"
     return "; ".join(part for part in (_taken_back(begun), _given_back(begun)) if part)
 

@@ -8,11 +8,14 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from tests.lab.rig import ROOT, Rig, a_lab
-
+from nixkube_deploy.journal.history import read
 from nixkube_deploy.lab.control import NotRunning, ask
+from nixkube_deploy.model.codec import to_plain
+from nixkube_deploy.model.names import RunId
+from nixkube_deploy.ui.summary import summarise
+from tests.lab.rig import ROOT, Rig, a_lab
 
 BLINK = 0.05
 BEHIND = {
@@ -22,6 +25,9 @@ BEHIND = {
     "none": {},
 }
 """What a host ran before, by the class of the change that brings it up to date."""
+
+WORKERS = {"w1": "live", "w2": "node", "w3": "node", "w4": "live"}
+"""w1 is the canary, w2 the one that suffers, w3 would be next."""
 
 INVENTORY = """\
 cluster: {{name: faults, distribution: k3s, kubeconfig: ~/.kube/config}}
@@ -35,7 +41,7 @@ strategy:
   max_failures: 0
   on_failure: {on_failure}
   soak: 0s
-  drain: {{timeout: 4s}}
+  drain: {{timeout: {drain}}}
   reboot_timeout: 4s
   activation_timeout: 5s
 gates:
@@ -52,11 +58,14 @@ hosts:
 class Setup:
     """A fleet and its policy."""
 
-    changes: dict[str, str] = field(default_factory=lambda: {"w1": "live", "w2": "node", "w3": "node", "w4": "live"})
+    changes: dict[str, str] = field(default_factory=lambda: dict(WORKERS))
     """Host to the class of its change; names beginning with ``cp`` are the control plane."""
     limit: int = 1
     on_failure: str = "rollback"
     gate: str = "6s"
+    drain: str = "4s"
+    arguments: tuple[str, ...] = ()
+    """For ``apply``."""
     user: str = "root"
     privilege: str = "none"
 
@@ -79,7 +88,7 @@ class Setup:
         return inventory
 
 
-_FORMATTED = ("user", "privilege", "limit", "on_failure", "gate")
+_FORMATTED = ("user", "privilege", "limit", "on_failure", "gate", "drain")
 
 
 def group_of(host: str) -> str:
@@ -93,7 +102,9 @@ class Observed:
     exit_code: int
     output: str
     report: dict[str, Any] | None
-    """``deploy show --json``; None when there was no run."""
+    """As in ``deploy show --json``; None when there was no run."""
+    refused: dict[str, Any]
+    """By host, the problem ``deploy plan --json`` names, when there was no run."""
     before: dict[str, dict[str, Any]]
     after: dict[str, dict[str, Any]]
     away: dict[str, int]
@@ -131,7 +142,7 @@ class Eyes:
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Eyes":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -153,7 +164,7 @@ class Eyes:
             self.blinks += 1
 
 
-def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...], arguments: tuple[str, ...] = ()) -> Observed:
+def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...]) -> Observed:
     """One lab, its faults, one ``apply``."""
     inventory = setup.write(folder)
     flags = [word for fault in faults for word in ("--fault", fault)]
@@ -161,11 +172,13 @@ def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...], arguments: tup
     with a_lab(folder, inventory, *flags) as rig:
         before = machines(rig)
         with Eyes(rig.directory) as eyes:
-            done = rig.deploy("apply", rig.inventory, "--yes", *arguments)
+            done = rig.deploy("apply", rig.inventory, "--yes", *setup.arguments)
+        report = _report(rig)
         return Observed(
             exit_code=done.returncode,
             output=done.stderr + done.stdout,
-            report=_report(rig),
+            report=report,
+            refused={} if report else _refused(rig),
             before=before,
             after=machines(rig),
             away=eyes.away,
@@ -180,5 +193,14 @@ def machines(rig: Rig) -> dict[str, dict[str, Any]]:
 
 
 def _report(rig: Rig) -> dict[str, Any] | None:
-    shown = rig.deploy("show", "--json")
-    return json.loads(shown.stdout) if shown.returncode == 0 else None
+    """What ``deploy show --json`` prints."""
+    if not rig.journals:
+        return None
+    path = rig.journals[-1]
+    stored = read(path.parents[1], RunId(path.stem))
+    return to_plain(summarise(stored.plan, stored.records))
+
+
+def _refused(rig: Rig) -> dict[str, Any]:
+    plan = json.loads(rig.deploy("plan", rig.inventory, "--json").stdout)
+    return {host["host"]: host["problem"] for host in plan["hosts"] if host["problem"]}
