@@ -101,6 +101,11 @@ def _check_windows(strategy: Section, source: Source) -> None:
 
 
 def _check_gates(fleet: Fleet, gates: Section, source: Source) -> None:
+    kubelet, written = fleet.gates.kubelet, gates.section("kubelet")
+    if kubelet.ready_for >= kubelet.timeout:
+        mark = written.mark_of("timeout" if written.value("ready_for") is None else "ready_for")
+        problem = f"no host can hold for {kubelet.ready_for:g}s within {kubelet.timeout:g}s: none would ever be back"
+        raise source.error(mark, problem, hint="`ready_for` must be shorter than `timeout`")
     for gate in gates.items("command"):
         on = gate.value("on")
         if on is not None:

@@ -156,7 +156,7 @@ def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
     else:
         yield from _change(intent)
     yield from _judge(intent, settings)
-    yield from _give_back(intent)
+    yield from _give_back(intent, settings)
 
 
 def _empty(intent: Intent) -> Iterator[_Step]:
@@ -232,7 +232,7 @@ def _gate(intent: Intent, settings: Settings) -> OpenGate:
     return OpenGate(host=intent.host.name, gates=settings.gates, expect_node=intent.expect_node, expect_etcd=etcd)
 
 
-def _give_back(intent: Intent) -> Iterator[_Step]:
+def _give_back(intent: Intent, settings: Settings) -> Iterator[_Step]:
     host, target, soak = intent.host.name, intent.target, intent.host.policy.soak
     assert target is not None
     if intent.activates or intent.finishes:
@@ -246,7 +246,7 @@ def _give_back(intent: Intent) -> Iterator[_Step]:
             name="soak",
             action=Soak(host=host, seconds=soak, expect_node=intent.expect_node),
             pool=Pool.WAIT,
-            timeout=soak + WAIT_MARGIN,
+            timeout=soak + settings.gate_deadline,  # A soak waits for an API that does not answer, too.
         )
 
 

@@ -317,3 +317,10 @@ def test_a_known_minor_version_of_the_control_plane_is_never_rolled_back_over():
     assert reason in line(plan, "cp1").risks
     assert isinstance(action(plan, "cp1/activate"), SwitchConfiguration)
     assert plan.graph.rules.canaries == {"cp1"}, "w1's kubelet would overtake the API server"
+
+
+def test_a_soak_may_wait_for_an_api_that_is_away_as_long_as_a_gate_may():
+    fleet = a_fleet("w1")
+    prepared = Prepared(facts=facts_for(fleet), closures=closures_for(fleet, changed="w1"), flake=a_flake())
+    graph = rollout(fleet, prepared, Choices()).graph
+    assert graph["w1/soak"].timeout >= fleet.hosts["w1"].policy.soak + fleet.gates.kubelet.timeout
