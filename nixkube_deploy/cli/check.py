@@ -27,10 +27,10 @@ def command(inventory: Path, on: str | None, explain: str | None, static: bool, 
     from nixkube_deploy.cli.console import open_console
     from nixkube_deploy.cli.tables import show_findings
 
-    if explain is not None:
-        click.echo(explain_host(inventory, explain))
-        return 0
     console = open_console(as_json=as_json)
+    if explain is not None:
+        console.data.tell(explain_host(inventory, explain).rstrip("\n"))
+        return 0
     request = make_request(inventory, on)
     if static:
         click.echo(check_static(request))

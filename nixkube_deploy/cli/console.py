@@ -85,6 +85,8 @@ class TerminalConsole:
         if self.as_json:
             self.print_json(summary)
         else:
+            if self.people.interactive and report.run is not None:
+                self.say("")  # The last picture of the run stands right above.
             self.people.show(summary_text(summary, self.people.width))
         return report.exit_code
 

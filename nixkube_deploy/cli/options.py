@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
+_ALL = 100
+"""Percent."""
 
 inventory_argument = click.argument("inventory", type=click.Path(path_type=Path))
 
@@ -45,11 +47,11 @@ def strategy_options(function: F) -> F:
     return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
 
 
-def parse_limit(text: str | None, option: str) -> "Limit | None":
+def parse_limit(text: str | None, option: str, least: int = 0) -> "Limit | None":
     """``2`` or ``25%``.
 
     Raises:
-        UsageError: anything else.
+        UsageError: anything else, less than ``least``, or more than all.
     """
     if text is None:
         return None
@@ -59,7 +61,10 @@ def parse_limit(text: str | None, option: str) -> "Limit | None":
     digits = text.removesuffix("%")
     if not digits.isascii() or not digits.isdigit():
         raise UsageError(f"{option}: {text!r} is neither a number nor a percentage", hint=f"{option} 2, {option} 25%")
-    return Limit(int(digits), percent=text.endswith("%"))
+    limit = Limit(int(digits), percent=text.endswith("%"))
+    if limit.value < least or (limit.percent and limit.value > _ALL):
+        raise UsageError(f"{option}: {text} is out of range: {least} hosts or more, or {least}% to {_ALL}%")
+    return limit
 
 
 def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Request":
@@ -70,7 +75,7 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
 
     overrides = Overrides(
         canary=options.pop("canary", None),
-        max_unavailable=parse_limit(options.pop("max_unavailable", None), "--max-unavailable"),
+        max_unavailable=parse_limit(options.pop("max_unavailable", None), "--max-unavailable", 1),
         max_failures=parse_limit(options.pop("max_failures", None), "--max-failures"),
         on_failure=OnFailure(value) if (value := options.pop("on_failure", None)) else None,
         reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,

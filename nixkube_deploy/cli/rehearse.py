@@ -7,7 +7,7 @@ import click
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("inventory", type=click.Path(exists=True, dir_okay=False))
+@click.argument("inventory", type=click.Path())
 @click.option("--fault", "faults", multiple=True, metavar="HOST:KIND[=ARG][*N]", help="A fault to script; repeatable.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(inventory: str, faults: tuple[str, ...], arguments: tuple[str, ...]) -> None:

@@ -27,12 +27,12 @@ def command(inventory: Path, on: str | None, watch: bool, interval: float, no_ev
 
     from nixkube_deploy.app.views import status, watch_status
     from nixkube_deploy.cli.console import open_console
-    from nixkube_deploy.cli.tables import show_status
+    from nixkube_deploy.cli.tables import show_again, show_status
 
     console = open_console(as_json=as_json)
     request = make_request(inventory, on)
     if watch:
-        run_async(watch_status, request, not no_eval, interval, partial(show_status, console))
+        run_async(watch_status, request, not no_eval, interval, partial(show_again, console))
         return 0
     rows = run_async(status, request, console, not no_eval)
     show_status(console, rows)

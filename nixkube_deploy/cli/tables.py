@@ -32,6 +32,13 @@ def show_status(console: TerminalConsole, statuses: Iterable[HostStatus]) -> Non
         console.data.show(status_text([_status_row(row) for row in rows], console.data.width))
 
 
+def show_again(console: TerminalConsole, statuses: Iterable[HostStatus]) -> None:
+    """The next picture of ``--watch``."""
+    if not console.as_json:
+        console.data.wipe()
+    show_status(console, statuses)
+
+
 def show_findings(console: TerminalConsole, findings: Iterable[Finding]) -> None:
     """What was checked, failures in full."""
     found = tuple(findings)

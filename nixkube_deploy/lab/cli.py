@@ -243,7 +243,7 @@ def _one(folder: Path, request: dict[str, Any]) -> dict[str, Any]:
 def main() -> NoReturn:
     """Entry point of ``nixkube-lab``."""
     try:
-        cli(standalone_mode=True)
+        cli(prog_name="nixkube-lab", standalone_mode=True)
     except LabError as error:
         click.echo(f"error: {error}", err=True)
         if error.hint:

@@ -25,6 +25,8 @@ class Column:
     right: bool = False
     gives: bool = False
     least: int = 0
+    tail: bool = False
+    """What matters is the end: a path that must be cut loses its beginning."""
 
 
 def columns_text(columns: Sequence[Column], rows: Sequence[Sequence[Text | str]], width: int) -> Text:
@@ -62,15 +64,18 @@ def _line(cells: Sequence[Text], sizes: Sequence[int], columns: Sequence[Column]
     for index, (cell, size, column) in enumerate(zip(cells, sizes, columns, strict=True)):
         if index:
             line.append(" " * _GAP)
-        shown = _cut(cell, size)
+        shown = _cut(cell, size, tail=column.tail)
         padding = " " * (size - cell_len(shown.plain))
         line.append_text(Text.assemble(padding, shown) if column.right else Text.assemble(shown, padding))
     line.rstrip()
     return line
 
 
-def _cut(cell: Text, size: int) -> Text:
+def _cut(cell: Text, size: int, *, tail: bool) -> Text:
     if cell_len(cell.plain) <= size:
         return cell
+    if tail:
+        short = set_cell_size(cell.plain[::-1], size - 1)[::-1].lstrip()
+        return Text(f"…{short}", style=cell.style)
     short = set_cell_size(cell.plain, size - 1).rstrip()
     return Text(f"{short}…", style=cell.style)

@@ -19,6 +19,8 @@ from nixkube_deploy.ui.sanitize import clean, clean_lines
 _GIB = 2**30
 _LOW_DISK = 2 * _GIB
 _UNBOUNDED = 10_000
+_ROOMY_RUNS = 100
+"""Columns from which on there is room for when each run began."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,10 +121,13 @@ def runs_text(rows: Sequence[RunRow], width: int) -> Text:
         Column("HOSTS", right=True),
         Column("FAILED", right=True),
         Column("OUTCOME"),
-        Column("INVENTORY", gives=True),
+        Column("INVENTORY", gives=True, tail=True),
         Column("NOTE", gives=True),
     ]
-    return columns_text(columns, [_run_cells(row) for row in rows], width)
+    cells = [_run_cells(row) for row in rows]
+    if width < _ROOMY_RUNS:  # An id has its start in it, and is what is typed: it is never cut.
+        columns, cells = [columns[0], *columns[2:]], [[row[0], *row[2:]] for row in cells]
+    return columns_text(columns, cells, width)
 
 
 def findings_text(rows: Sequence[FindingRow], width: int) -> Text:

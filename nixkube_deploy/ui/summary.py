@@ -168,7 +168,7 @@ def _told(host: HostSummary) -> str:
 
 def _sentence(view: RunView, seconds: float | None, *, nothing: bool) -> str:
     if nothing:
-        return "Nothing to do: every host already is what its flake says."
+        return "Nothing to do: no host needs a change."
     took = "" if seconds is None else f" in {duration(seconds)}"
     run = f" Details: deploy show {view.run}" if view.run else ""
     failed = view.counts.get(HostState.FAILED, 0)

@@ -43,6 +43,11 @@ class Terminal:
         self.stream.write("\n".join(lines) + "\n")
         self.stream.flush()
 
+    def wipe(self) -> None:
+        """Make room for a new picture where pictures can be redrawn; elsewhere they follow one another."""
+        if self.interactive:
+            self.console.clear()
+
     def show(self, text: Text) -> None:
         """Print a text, with colours where they are wanted, never wrapped by us."""
         self.console.print(text, soft_wrap=True)
