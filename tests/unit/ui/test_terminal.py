@@ -9,6 +9,7 @@ from pathlib import Path
 import anyio
 import pytest
 import structlog
+from rich.text import Text
 
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.event import Outcome
@@ -18,7 +19,7 @@ from nixkube_deploy.ui.eyes import Watching, watch
 from nixkube_deploy.ui.live import LiveScreen
 from nixkube_deploy.ui.logs import log_context, logging_to
 from nixkube_deploy.ui.plain import PlainLines
-from nixkube_deploy.ui.reports import status_text
+from nixkube_deploy.ui.reports import RunRow, runs_text, status_text
 from nixkube_deploy.ui.terminal import open_terminal
 from tests.fakes.clock import ManualClock
 from tests.unit.ui.stories import Story, a_plan
@@ -99,6 +100,44 @@ async def test_a_picture_that_cannot_be_drawn_is_told_when_the_run_is_over(monke
     with pytest.raises(ZeroDivisionError):
         await watched()
     assert finished
+
+
+def test_long_lines_are_folded_further_in_where_somebody_reads_them() -> None:
+    words = "Notes\n  " + "seven of nine " * 8
+    piped, tty = io.StringIO(), Tty()
+    open_terminal(piped, {}).tell(words)
+    open_terminal(tty, {"TERM": "xterm", "COLUMNS": "60"}).tell(words)
+    assert piped.getvalue() == f"{words}\n"
+    notes, first, *rest = tty.getvalue().splitlines()
+    assert (notes, first[:9]) == ("Notes", "  seven o")
+    assert rest
+    assert all(line.startswith("    ") and len(line) <= 60 for line in rest)
+
+
+def test_only_a_screen_is_wiped() -> None:
+    piped, tty = io.StringIO(), Tty()
+    open_terminal(piped, {"TERM": "xterm"}).wipe()
+    open_terminal(tty, {"TERM": "xterm"}).wipe()
+    assert piped.getvalue() == ""
+    assert "\x1b[2J" in tty.getvalue()
+
+
+def test_a_reader_that_is_gone_is_an_error_to_handle_and_no_exit() -> None:
+    class Gone(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        open_terminal(Gone(), {}).show(Text("anybody?"))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_runs_id_is_never_cut_and_of_a_path_the_end_is_kept(width: int) -> None:
+    row = RunRow(run="20261122T204931Z-3fa9", inventory="/srv/fleets/" + "deep/" * 20 + "inventory.yaml", started=0.0)
+    _, line = runs_text([row], width).plain.splitlines()
+    assert line.startswith("20261122T204931Z-3fa9 ")
+    assert line.endswith("inventory.yaml")
+    assert len(line) <= width
 
 
 def test_logs_are_json_lines_with_ids_and_without_secrets(tmp_path: Path) -> None:
