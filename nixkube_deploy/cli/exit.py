@@ -44,8 +44,9 @@ def _report(error: BaseException) -> int:
         if isinstance(cause, KeyboardInterrupt):
             click.echo("\ninterrupted", err=True)
             return INTERRUPTED
-    failures = [cause.failure for cause in _leaves(error) if isinstance(cause, TaskError)]
-    if failures:
+    leaves = _leaves(error)
+    failures = [cause.failure for cause in leaves if isinstance(cause, TaskError)]
+    if len(failures) == len(leaves):  # Among them a bug would go unseen.
         from nixkube_deploy.ui.failure import render_failure
 
         click.echo("error: " + render_failure("preflight", failures[0]), err=True)
