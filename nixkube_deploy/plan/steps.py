@@ -27,6 +27,7 @@ from nixkube_deploy.model.action import (
     WayBack,
 )
 from nixkube_deploy.model.change import ChangeClass
+from nixkube_deploy.model.fleet import Activator
 from nixkube_deploy.model.names import HostName, TaskId
 from nixkube_deploy.model.strategy import Gates, RetryPolicy
 from nixkube_deploy.model.task import Pool, Section, Task
@@ -57,7 +58,7 @@ WAIT_MARGIN = 60.0
 """Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
 SILENCE = 240.0
 """The same for steps that change a host: they ask a host that fell silent for three minutes before they say so."""
-SHORT, COPYING, PHASE, INSTALLING = 60.0, 3600.0, 1800.0, 7200.0
+SHORT, COPYING, PHASE, INSTALLING = 60.0, 3900.0, 1800.0, 7200.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +183,7 @@ def _install(intent: Intent) -> Iterator[_Step]:
 
 
 def _change(intent: Intent) -> Iterator[_Step]:
-    host, policy, facts, target = intent.host.name, intent.host.policy, intent.facts, intent.target
+    host, facts, target = intent.host.name, intent.facts, intent.target
     assert facts is not None
     assert target is not None
     reboots = intent.kind is ChangeClass.REBOOT
@@ -197,12 +198,27 @@ def _change(intent: Intent) -> Iterator[_Step]:
                 way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
             ),
             pool=Pool.SSH,
-            timeout=policy.activation_timeout + (0 if reboots else policy.reboot_timeout) + SILENCE,
+            timeout=_activation_deadline(intent),
             retry=ACTIVATE,
         )
     if reboots:
         action = RebootHost(host=host, closure=target, boot_id=facts.boot_id)
-        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=policy.reboot_timeout + SILENCE)
+        yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=_reboot_deadline(intent))
+
+
+def _activation_deadline(intent: Intent) -> float:
+    """A switch may turn into a boot and a reboot; other tools than the native activator copy by themselves."""
+    slack = SILENCE if intent.host.activation is Activator.NATIVE else COPYING
+    turn = (
+        0.0 if intent.kind is ChangeClass.REBOOT else intent.host.policy.activation_timeout + _reboot_deadline(intent)
+    )
+    return intent.host.policy.activation_timeout + turn + slack
+
+
+def _reboot_deadline(intent: Intent) -> float:
+    """With the drain before it, for pods that have come back."""
+    policy = intent.host.policy
+    return policy.reboot_timeout + (policy.drain.timeout if intent.drains else 0.0) + SILENCE
 
 
 def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
@@ -299,7 +315,7 @@ def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings:
         on_failure_of=_ids(main, ROLLED_BACK),
         section=host,
         retry=ACTIVATE,
-        timeout=policy.activation_timeout + policy.reboot_timeout + SILENCE,
+        timeout=policy.activation_timeout + policy.reboot_timeout + 2 * SILENCE,
     )
     gate = Task(
         id=task_id(host, "rollback-gate"),

@@ -257,6 +257,8 @@ async def _clear_the_way(patient: PatientShell, run: RunId, unit: str, report: O
             FailureKind.LOCKED,
             f"{patient.host.name} cannot be taken back now: {', '.join(others)} of another run is at work on it",
             expected="one activation at a time",
+            seen=f"still running: {', '.join(others)}",
+            next=f"{patient.host.login} systemctl status {others[0]}",
             transient=True,
         )
     await transient.disarm(patient, seen.dead_men)

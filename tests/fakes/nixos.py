@@ -16,6 +16,7 @@ from tests.fakes.shell import FakeShell
 
 BOOT_1 = "00000000-0000-4000-8000-000000000001"
 BOOT_2 = "00000000-0000-4000-8000-000000000002"
+BOOT_3 = "00000000-0000-4000-8000-000000000003"
 OK = CommandResult(exit_code=0)
 
 
@@ -80,7 +81,7 @@ class NixosHost:
     def reboot(self, into: str | None = None) -> None:
         """Boot the loader's default (or ``into``): units and timers are gone."""
         self.booted = self.current = into or self.loader
-        self.boot_id = BOOT_2
+        self.boot_id = BOOT_2 if self.boot_id == BOOT_1 else BOOT_3
         self.units.clear()
         self.timers.clear()
 
@@ -169,6 +170,7 @@ class NixosHost:
         else:
             switch = self.switches.pop(0) if self.switches else Switch()
             self.units[full] = Unit(argv=argv, switch=switch, looks=switch.looks)
+            self.journal[name] = switch.says
         return OK
 
     def _show(self, name: str) -> str:
@@ -190,7 +192,6 @@ class NixosHost:
         system = unit.argv[0].removesuffix("/bin/switch-to-configuration")
         code, verb = unit.switch.code, unit.argv[1]
         unit.state = "active" if code == 0 else "failed"
-        self.journal[name] = unit.switch.says
         if code in (0, 4, 100):
             self.loader = system
         if code in (0, 4) and verb == "switch":

@@ -15,7 +15,7 @@ from nixkube_deploy.model.action import (
 )
 from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.failure import FailureKind
-from nixkube_deploy.model.fleet import Distribution
+from nixkube_deploy.model.fleet import Activator, Distribution
 from nixkube_deploy.model.strategy import DrainOptions, HostPolicy, OnFailure, RebootPolicy, Strategy
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Prepared
@@ -160,6 +160,26 @@ def test_a_failure_behind_the_drain_takes_the_host_back_and_gives_it_back_behind
     assert plan.graph["w1/rollback-gate"].requires == {"w1/rollback"}
     assert plan.graph["w1/rollback-uncordon"].requires == {"w1/rollback-gate"}
     assert plan.graph.sections["w1"].exits == {"w1/soak", "w1/undrain", "w1/rollback-uncordon"}
+
+
+@pytest.mark.parametrize("activation", list(Activator))
+@pytest.mark.parametrize("change", ["w1=reboot", "w1", "w1=live"])
+def test_an_action_always_reports_its_own_deadline_before_the_engine_does(change, activation):
+    policy = HostPolicy(activation_timeout=1000, reboot_timeout=2000, drain=DrainOptions(timeout=4000))
+    fleet = with_hosts(a_fleet("w1"), "w1", policy=policy, activation=activation)
+    graph = plan_of(fleet, change).graph
+    own = {
+        "copy": 3600,
+        "drain": 4000,
+        "activate": 1000 if activation is Activator.NATIVE else 3600,
+        "reboot": 2000 + 4000,
+        "gate": fleet.gates.kubelet.timeout,
+        "soak": policy.soak,
+        "rollback": 1000 + 2000,
+        "rollback-gate": fleet.gates.kubelet.timeout,
+    }
+    late = {t.id for t in graph.values() if (step := t.id.rpartition("/")[2]) in own and t.timeout < own[step] + 60}
+    assert late == set()
 
 
 def test_a_node_is_given_back_at_once_when_its_host_was_not_touched():

@@ -106,6 +106,17 @@ async def test_what_did_not_end_well_is_cleaned_up_at_once():
     assert host.units == {}
 
 
+async def test_a_switch_that_hangs_is_told_with_its_last_words_and_left_to_whoever_goes_back():
+    host = NixosHost(OLD, switches=[Switch(says=("waiting for dhcpcd.service",), looks=10_000)])
+    failure = await failure_of(host.shell())
+    assert failure.kind is FailureKind.TIMEOUT
+    assert not failure.transient
+    assert failure.message == "w1 was not activated: switch-to-configuration still runs after 900 s"
+    assert failure.evidence == ("waiting for dhcpcd.service",)
+    assert failure.did == f"left the host's own timer armed, which takes it back to {OLD}"
+    assert list(host.units) == [f"{SWITCH_UNIT}.service"]
+
+
 async def test_what_dead_runs_left_is_cleaned_up_before_a_change():
     left = Unit(argv=(f"{OLD}/bin/switch-to-configuration", "switch"), state="active")
     host = NixosHost(OLD, units={"nixkube-deploy-switch-20260101T000000Z-0000-abcdef01.service": left})

@@ -275,6 +275,21 @@ async def test_a_host_that_has_not_rebooted_yet_only_gets_its_loader_back():
     assert "systemctl reboot" not in shell.lines()
 
 
+async def test_a_host_that_had_to_reboot_into_the_new_system_reboots_out_of_it():
+    """A switch that an inhibitor turned into a boot: the same inhibitor is in the way of switching back."""
+    host = NixosHost(NEW, boot_id=BOOT_2)
+    await do_roll_back(host.shell())
+    assert (host.booted, host.current) == (OLD, OLD)
+    assert host.boot_id not in {BOOT_1, BOOT_2}
+
+
+async def test_a_way_back_that_hangs_is_no_way_back():
+    host = NixosHost(OLD, switches=[Switch(looks=10_000)])
+    failure = await roll_back_failure(host.shell())
+    assert failure.kind is FailureKind.TIMEOUT
+    assert "still running after 900 s" in failure.seen
+
+
 async def test_a_hanging_switch_is_stopped_first():
     unit = f"nixkube-deploy-switch-{RUN}-00000000.service"
     host = NixosHost(OLD, profile=NEW, units={unit: Unit(argv=(f"{NEW}/bin/switch-to-configuration", "switch"))})
