@@ -12,7 +12,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.plan.classify import profile_drifted
-from nixkube_deploy.plan.difference import short, unit_differences
+from nixkube_deploy.plan.difference import unit_differences
 from nixkube_deploy.plan.prepared import Choices
 
 DEAD_MAN = "deadman"
@@ -141,7 +141,7 @@ def _way_back(
         if change.kind is not ChangeClass.REBOOT or booted is None or booted.path == target:
             return None, "the system stays what it is, there is no other to go back to"
         if unit_differences(booted, current, distribution.node_units):
-            return None, f"the system it last booted, {short(booted.path)}, has other node units"
+            return None, "the system it last booted has other node units"
         origin = booted
     booted_path = booted.path if booted is not None else None
     return WayBack(system=origin.path, booted=booted_path, generation=facts.generation, boot_id=facts.boot_id), ""

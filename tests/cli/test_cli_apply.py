@@ -137,6 +137,21 @@ def test_an_unknown_run_is_said(rig):
     assert "there is no run 20200101T000000Z-0000" in done.stderr
 
 
+def test_what_a_rollout_did_not_reboot_is_rebooted_when_it_is_asked_for(rig, first):
+    for host in ("w1", "w2"):
+        file = rig.flake / "hosts" / f"{host}.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "kernelParams": ["quiet"]}))
+    assert rig.deploy("apply", rig.inventory, "--yes", "--reboot", "never").returncode == 0
+    assert "2 with a reboot pending" in rig.deploy("status", rig.inventory).stdout
+    before = rig.machines()
+    done = rig.deploy("reboot", rig.inventory, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "reboot: w1, w2\n" in done.stderr, "what is the same for several hosts is said once"
+    now = rig.machines()
+    assert {name for name in now if now[name]["boot_id"] != before[name]["boot_id"]} == {"w1", "w2"}
+    assert rig.deploy("status", rig.inventory).returncode == 0
+
+
 def test_nothing_needs_a_reboot_after_a_rollout(rig, first):
     done = rig.deploy("reboot", rig.inventory, "--yes")
     assert done.returncode == 0, done.stderr
