@@ -10,7 +10,10 @@ nox.options.reuse_existing_virtualenvs = True
 nox.needs_version = ">=2025.2"
 
 CONSTRAINTS = Path(__file__).parent / ".ci" / "constraints.txt"
-PURE_ROOMS = "nixkube_deploy.model,nixkube_deploy.plan,nixkube_deploy.engine,nixkube_deploy.journal"
+PURE = tuple(f"tests/unit/{room}" for room in ("model", "plan", "engine", "journal"))
+"""Tests of the rooms whose every branch must be taken."""
+MEASURED = ("tests/lab/test_apply.py", "tests/lab/test_scale.py", "tests/architecture")
+"""Tests with a clock or a scale in their hand."""
 
 
 def install(session: nox.Session) -> None:
@@ -33,13 +36,18 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything but the slow tiers, with 100 % branch coverage of the pure rooms. Arguments go to pytest."""
+    """Everything but the slow tiers, with 100 % branch coverage of the pure rooms. Arguments go to pytest instead."""
     install(session)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", "tests/unit", "tests/properties", "tests/golden", *session.posargs)
-    if not session.posargs:
-        session.run("coverage", "report")
-        session.run("pytest", "tests/contract", "tests/lab", "tests/cli", "tests/docs", "tests/architecture")
+    session.run("coverage", "run", "-m", "pytest", "-q", *PURE, "tests/properties")
+    session.run("coverage", "report")
+    # Two at a time what mostly waits; alone what is measured against the clock.
+    aside = [f"--ignore={path}" for path in (*PURE, *MEASURED, "tests/properties")]
+    session.run("pytest", "-q", "-n", "2", "--dist", "loadfile", "tests", *aside)
+    session.run("pytest", "-q", *MEASURED)
 
 
 @nox.session
