@@ -15,6 +15,7 @@ from nixkube_deploy.app.request import Request, Target
 from nixkube_deploy.app.world import World
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.journal.file import open_journal
+from nixkube_deploy.journal.history import runs
 from nixkube_deploy.journal.lock import user_name
 from nixkube_deploy.model.error import Locked, Refused
 from nixkube_deploy.model.event import Outcome, Record, TaskSettled
@@ -24,7 +25,7 @@ from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.rollout import Choices, rollout
-from nixkube_deploy.protocols.lease import LOCK_NAME, hold_lease
+from nixkube_deploy.protocols.lease import LOCK_NAME, bury, hold_lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +101,7 @@ async def run_plan(
         Locked: another controller is at work on the run or on the cluster.
     """
     with open_journal(state, run, plan, world.clock) as ledger:
-        async with _cluster_lock(world, run, console), console.watch(plan, run, ledger.past) as sinks:
+        async with _cluster_lock(world, run, state, console), console.watch(plan, run, ledger.past) as sinks:
             outcome = await execute(
                 Execution(
                     graph=plan.graph,
@@ -116,12 +117,20 @@ async def run_plan(
 
 
 @asynccontextmanager
-async def _cluster_lock(world: World, run: RunId, console: Console) -> AsyncIterator[None]:
+async def _cluster_lock(world: World, run: RunId, state: Path, console: Console) -> AsyncIterator[None]:
     """One run a cluster, whatever machine its controller is on. Plain hosts have their own locks only."""
     if world.cluster is None:
         yield
         return
-    holder = f"{user_name()}@{socket.gethostname()}:{run}"
+    here = f"{user_name()}@{socket.gethostname()}"
+
+    def is_dead(holder: str) -> bool:
+        """Ours is the lock of the inventory, so nobody here works on another run of it."""
+        known = (each.run for each in runs(state) if each.inventory == world.fleet.source)
+        return any(holder == f"{here}:{each}" for each in known if each != run)
+
+    await bury(world.cluster, LOCK_NAME, is_dead)
+    holder = f"{here}:{run}"
     async with hold_lease(world.cluster, world.clock, LOCK_NAME, holder, say=console.say):
         yield
 

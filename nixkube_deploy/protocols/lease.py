@@ -58,6 +58,18 @@ async def hold_lease(
         raise failure
 
 
+async def bury(cluster: Cluster, name: str, is_dead: Callable[[str], bool]) -> None:
+    """Take away the lease of a holder that is known to be dead, so that nobody has to watch it expire.
+
+    Raises:
+        TaskError: CLUSTER, the API refused or did not answer.
+    """
+    lease = await cluster.lease(LOCK_NAMESPACE, name)
+    if lease is not None and lease.holder and is_dead(lease.holder):
+        with suppress(LeaseConflict):  # It was not so dead after all: ``hold_lease`` watches it.
+            await cluster.delete_lease(lease)
+
+
 def holds(lease: Lease | None, run: str) -> bool:
     """Whether the cluster's lock names this run as its holder."""
     return lease is not None and lease.holder.rpartition(":")[2] == run

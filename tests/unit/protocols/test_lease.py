@@ -8,7 +8,7 @@ from nixkube_deploy.model.cluster import Lease
 from nixkube_deploy.model.error import Locked, TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.cluster import LeaseConflict
-from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE, hold_lease, holds
+from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE, bury, hold_lease, holds
 from tests.fakes.cluster import FakeCluster, LoopClock
 
 KEY = (LOCK_NAMESPACE, LOCK_NAME)
@@ -89,6 +89,19 @@ async def test_a_lock_that_is_given_back_while_we_watch_is_taken_at_once() -> No
         group.start_soon(give_back)
         async with held(cluster):
             assert anyio.current_time() < 7
+
+
+@pytest.mark.parametrize("dead", [True, False])
+async def test_the_lock_of_a_holder_known_to_be_dead_need_not_expire(dead) -> None:
+    cluster = FakeCluster()
+    await foreign(cluster)
+
+    await bury(cluster, LOCK_NAME, lambda holder: dead and holder == OTHER)
+
+    assert (KEY in cluster.leases) is not dead
+    began = anyio.current_time()
+    async with held(cluster):
+        assert anyio.current_time() - began == pytest.approx(0 if dead else 30, abs=1)
 
 
 async def test_a_dead_process_of_the_same_run_is_taken_over_at_once() -> None:
