@@ -5,8 +5,18 @@ When a step fails nobody knows yet; this is told from the steps that answered th
 
 from collections.abc import Iterable
 
-from nixkube_deploy.model.action import CopyClosure, CordonNode, OpenGate, RollBack, UncordonNode
+from nixkube_deploy.model.action import (
+    ConfirmActivation,
+    CopyClosure,
+    CordonNode,
+    OpenGate,
+    RollBack,
+    SwitchConfiguration,
+    SwitchMode,
+    UncordonNode,
+)
 from nixkube_deploy.model.event import Verdict
+from nixkube_deploy.model.fleet import Activator
 from nixkube_deploy.ui.rows import TaskView
 
 _HARMLESS = CopyClosure | CordonNode | UncordonNode
@@ -31,7 +41,23 @@ def _taken_back(begun: list[TaskView]) -> str:
             if not _well(step):
                 return f"tried to take it back to {system}, which failed: {_why(step)}"
             return f"took it back to {system}{_health(begun)}"
+    return _will_go_back(begun)
+
+
+def _will_go_back(begun: list[TaskView]) -> str:
+    """A native switch that was never confirmed has left a timer behind; a reboot since then has not."""
+    for step in begun:
+        match step.task.action:
+            case SwitchConfiguration(mode=SwitchMode.SWITCH, activator=Activator.NATIVE, way_back=back) if _well(step):
+                if not step.detail.endswith("rebooted") and not _was_confirmed(begun):
+                    return f"left the host's own timer armed, which takes it back to {back.system}"
+            case _:
+                pass
     return ""
+
+
+def _was_confirmed(begun: list[TaskView]) -> bool:
+    return any(isinstance(step.task.action, ConfirmActivation) and _well(step) for step in begun)
 
 
 def _health(begun: list[TaskView]) -> str:

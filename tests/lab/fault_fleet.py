@@ -112,6 +112,7 @@ class Observed:
     ever_away: frozenset[str]
     blinks: int
     seconds: float
+    """How long ``apply`` took."""
 
     def host(self, name: str) -> dict[str, Any]:
         assert self.report is not None, self.output
@@ -168,11 +169,12 @@ def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...]) -> Observed:
     """One lab, its faults, one ``apply``."""
     inventory = setup.write(folder)
     flags = [word for fault in faults for word in ("--fault", fault)]
-    began = time.monotonic()
     with a_lab(folder, inventory, *flags) as rig:
         before = machines(rig)
+        began = time.monotonic()
         with Eyes(rig.directory) as eyes:
             done = rig.deploy("apply", rig.inventory, "--yes", *setup.arguments)
+        seconds = time.monotonic() - began
         report = _report(rig)
         return Observed(
             exit_code=done.returncode,
@@ -184,7 +186,7 @@ def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...]) -> Observed:
             away=eyes.away,
             ever_away=frozenset(eyes.ever),
             blinks=eyes.blinks,
-            seconds=time.monotonic() - began,
+            seconds=seconds,
         )
 
 

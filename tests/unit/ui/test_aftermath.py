@@ -90,6 +90,23 @@ def test_a_way_back_that_breaks_says_where_and_that_the_node_stays_cordoned(well
     assert did("w2", tell).endswith(expected)
 
 
+def test_a_switch_that_was_never_confirmed_is_undone_by_the_host_itself():
+    def unconfirmed(story: Story) -> None:
+        emptied(story)
+        story.do("w2/activate", "w2/prove")
+        broken(story, "w2/gate")
+
+    def rebooted(story: Story) -> None:
+        emptied(story)
+        story.do("w2/activate", detail="switch; needs a reboot: its init changed; rebooted")
+        broken(story, "w2/prove")
+
+    told = did("w2", unconfirmed)
+    assert told.startswith("left the host's own timer armed, which takes it back to /nix/store/")
+    assert told.endswith("nixos-system-w2-25.11; its Node stays cordoned")
+    assert did("w2", rebooted) == "its Node stays cordoned"
+
+
 def test_nothing_is_told_before_it_is_known():
     story = a_story()
     stage(story)
