@@ -32,12 +32,12 @@ class NotRunning(Exception):  # noqa: N818 (reads as a sentence)
 
 
 def socket_path(folder: Path) -> Path:
-    """Where the socket of a lab lies: in its folder, unless that path is too long for a socket."""
-    path = folder / "control.sock"
-    if len(os.fsencode(path)) <= LONGEST_PATH:
-        return path
+    """Where the socket of a lab lies: in its folder, or where paths are short enough for a socket."""
     short = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    return Path(tempfile.gettempdir()) / f"nixkube-lab-{os.getuid()}-{short}" / "control.sock"
+    own = f"nixkube-lab-{os.getuid()}-{short}"
+    places = (folder, Path(tempfile.gettempdir()) / own, Path("/tmp") / own)  # noqa: S108 (private to its owner)
+    paths = [place / "control.sock" for place in places]
+    return next((path for path in paths if len(os.fsencode(path)) <= LONGEST_PATH), paths[-1])
 
 
 def ask(folder: Path, request: Answer, *, timeout: float = 30.0) -> Iterator[Answer]:

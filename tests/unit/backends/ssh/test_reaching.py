@@ -149,6 +149,7 @@ async def test_a_connection_that_went_silent_leaves_the_outcome_unknown(shell, s
             await anyio.sleep(0.05)
             cut.frozen = True
 
+        assert (await shell.run(host, TRUE)).ok
         async with anyio.create_task_group() as group:
             group.start_soon(freeze)
             with pytest.raises(OutcomeUnknown, match="the connection was lost"):
