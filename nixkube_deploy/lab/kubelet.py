@@ -124,7 +124,8 @@ class Kubelet:
             kubelet_version=self.version,
             labels=self.identity.labels,
         )
-        self.cluster.freeze_lease(self.identity.node, frozen=False)
+        # A stale kubelet's registration is the last that anybody hears of it; the Node stays Ready until the grace ends.
+        self.cluster.freeze_lease(self.identity.node, frozen=self.stale)
         self._heartbeat(now)
 
     def _heartbeat(self, now: float) -> None:
@@ -132,8 +133,8 @@ class Kubelet:
         ready = self.is_ready(now)
         restless = not ready or now < self.flap_until
         self.next_heartbeat = now + (SETTLE_SECONDS / 2 if restless else HEARTBEAT_SECONDS)
-        if self.stale and not ready:
-            return  # Its one post says Ready, and is the last that anybody hears of it.
+        if self.stale:
+            return
         self.cluster.heartbeat(
             self.identity.node,
             ready=ready,
@@ -142,8 +143,6 @@ class Kubelet:
             kernel_version=machine.kernel_release,
             kubelet_version=self.version,
         )
-        if self.stale:
-            self.cluster.freeze_lease(self.identity.node)
 
     def _crash(self, now: float) -> None:
         """The service manager starts it again and again."""

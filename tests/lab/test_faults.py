@@ -277,9 +277,11 @@ Verdicts = dict[int, "Future[Observed]"]
 def observed(request, tmp_path_factory) -> Iterator[Verdicts]:
     """Every selected case, a few of them at a time, in the order in which the tests ask for them."""
     wanted = [item.callspec.params["number"] for item in request.session.items if "observed" in item.fixturenames]
+    base = tmp_path_factory.mktemp("faults")  # Here: the factory is not for threads.
 
     def run(number: int) -> Observed:
-        folder = tmp_path_factory.mktemp(f"fault{number}")
+        folder = base / str(number)
+        folder.mkdir()
         try:
             return rehearse(folder, CASES[number].setup, tuple(CASES[number].faults.split()))
         finally:
