@@ -124,7 +124,7 @@ class Kubelet:
             kubelet_version=self.version,
             labels=self.identity.labels,
         )
-        # A stale kubelet's registration is the last that anybody hears of it; the Node stays Ready until the grace ends.
+        # A stale kubelet registers and is never heard of again; its Node stays Ready until the grace ends.
         self.cluster.freeze_lease(self.identity.node, frozen=self.stale)
         self._heartbeat(now)
 
