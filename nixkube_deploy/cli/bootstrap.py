@@ -1,17 +1,15 @@
 """``deploy bootstrap``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from nixkube_deploy.cli.options import (
-    events_option,
+    acting_options,
     inventory_argument,
-    json_option,
-    log_option,
     make_request,
     run_async,
-    yes_option,
 )
 
 
@@ -19,13 +17,8 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @click.option("--on", metavar="SELECTOR", required=True, help="The machines to install.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
-@yes_option
-@json_option
-@events_option
-@log_option
-def command(
-    inventory: Path, on: str, yes_wipe: tuple[str, ...], yes: bool, as_json: bool, events: str | None, log: Path | None
-) -> int:
+@acting_options
+def command(inventory: Path, on: str, yes_wipe: tuple[str, ...], **watching: Any) -> int:
     """Install NixOS on bare or foreign machines with nixos-anywhere, several at once, phase by phase.
 
     The disks named in the inventory are wiped. A machine that is a member of the cluster, or is not the one the
@@ -38,6 +31,6 @@ def command(
     from nixkube_deploy.app.commands import apply
     from nixkube_deploy.cli.console import open_console
 
-    console = open_console(yes=yes, as_json=as_json, events=events, log=log)
+    console = open_console(**watching)
     request = make_request(inventory, on, bootstrap=True, yes_wipe=yes_wipe)
     return console.conclude(run_async(apply, request, console))

@@ -29,6 +29,11 @@ events_option = click.option(
 log_option = click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="Write JSON logs to FILE.")
 
 
+def acting_options(function: F) -> F:
+    """What every command that changes hosts takes: no question, and who watches (``cli.console.open_console``)."""
+    return yes_option(json_option(events_option(log_option(function))))
+
+
 def strategy_options(function: F) -> F:
     """The strategy's knobs that a command line may turn for one run."""
     decorators = (

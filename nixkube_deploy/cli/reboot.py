@@ -6,15 +6,12 @@ from typing import Any
 import click
 
 from nixkube_deploy.cli.options import (
-    events_option,
+    acting_options,
     inventory_argument,
-    json_option,
-    log_option,
     make_request,
     on_option,
     run_async,
     strategy_options,
-    yes_option,
 )
 
 
@@ -23,10 +20,7 @@ from nixkube_deploy.cli.options import (
 @on_option
 @click.option("--needed/--all", "needed", default=True, help="Only hosts whose booted kernel is not the current one.")
 @strategy_options
-@yes_option
-@json_option
-@events_option
-@log_option
+@acting_options
 def command(inventory: Path, on: str | None, needed: bool, **options: Any) -> int:
     """Reboot hosts in rolling waves: same drain, same gates, same budget as apply. Changes no configuration.
 

@@ -6,15 +6,12 @@ from typing import Any
 import click
 
 from nixkube_deploy.cli.options import (
-    events_option,
+    acting_options,
     inventory_argument,
-    json_option,
-    log_option,
     make_request,
     on_option,
     run_async,
     strategy_options,
-    yes_option,
 )
 
 
@@ -23,10 +20,7 @@ from nixkube_deploy.cli.options import (
 @on_option
 @click.option("--to-run", metavar="RUN", help="What each host ran before this run (default: the last run).")
 @strategy_options
-@yes_option
-@json_option
-@events_option
-@log_option
+@acting_options
 def command(inventory: Path, on: str | None, to_run: str | None, **options: Any) -> int:
     """Take hosts back to the system each had before a run; same waves, same gates as apply.
 
