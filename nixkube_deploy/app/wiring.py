@@ -20,7 +20,7 @@ from nixkube_deploy.backends.kubernetes.kubeconfig import (
     referenced_files,
     rewrite_server,
 )
-from nixkube_deploy.backends.nix.cli import NixCli
+from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
 from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.backends.process.local import LocalProcesses
@@ -48,7 +48,14 @@ async def open_world(target: Target) -> AsyncIterator[World]:
         shell = await stack.enter_async_context(SshShell(whole.hosts, resolve_secret))
         processes = LocalProcesses()
         options = await anyio.to_thread.run_sync(OpensshOptions, whole.hosts, directory / "ssh")
-        nix = NixCli(processes, options, shell, program=_program("NIXKUBE_NIX", "nix"), environ=os.environ)
+        nix = NixCli(
+            processes,
+            options,
+            shell,
+            program=_program("NIXKUBE_NIX", "nix"),
+            environ=os.environ,
+            settings=NixSettings(evaluation=whole.evaluation, build=whole.build),
+        )
         rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
         cluster, problem = await _cluster(whole, shell, clock, stack)

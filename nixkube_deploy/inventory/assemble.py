@@ -14,6 +14,7 @@ from nixkube_deploy.inventory.jumps import own_jump
 from nixkube_deploy.inventory.rules import DAYS, HOST_STRATEGY
 from nixkube_deploy.inventory.sections import Layer, Section, merge
 from nixkube_deploy.inventory.source import Source
+from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.fleet import BootstrapSettings, Cluster, CopySettings, Fleet, Group, Host, SshSettings
 from nixkube_deploy.model.names import GroupName, HostName
 from nixkube_deploy.model.strategy import (
@@ -63,6 +64,8 @@ def assemble(inventory: Section, source: Source, name: str) -> Assembled:
         groups=_groups(inventory.section("groups"), hosts),
         strategy=_strategy(inventory.section("strategy")),
         gates=_gates(inventory.section("gates")),
+        evaluation=EvaluationSettings(**inventory.section("evaluation").values()),
+        build=BuildSettings(**inventory.section("build").values()),
         source=name,
     )
     check_fleet(fleet, inventory, source)
@@ -111,7 +114,7 @@ class _Layering:
 
 def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Host:
     written = merged.values()
-    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "activation", "labels")
+    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "activation", "build_on", "labels")
     bootstrap = written.get("bootstrap")
     return Host(
         name=name,

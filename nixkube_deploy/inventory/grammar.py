@@ -4,8 +4,10 @@ The parser reads with it, ``schema`` prints it, ``explain`` walks it. What keys 
 """
 
 from nixkube_deploy.inventory import units, values
+from nixkube_deploy.inventory.building import BUILD, EVALUATION
 from nixkube_deploy.inventory.rules import GATES, GROUP_STRATEGY, HOST_STRATEGY, STRATEGY
 from nixkube_deploy.inventory.shape import Choice, Count, Field, Flag, ListOf, Record, TableOf, fields_of
+from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.fleet import (
     Activator,
     BootstrapSettings,
@@ -78,6 +80,12 @@ COPY = Record(
             "via": (Choice.of(CopyVia), "push: from the controller over SSH; cache: hosts pull from `cache`."),
             "substitute": (Flag(), "Let hosts take what they can from their own substituters."),
             "cache": (values.STORE_URL, "The store that hosts pull from when `via` is cache."),
+            "stall": (units.duration(least=1.0), "End a copy in which no byte moved for this long, and try again."),
+            "min_free": (units.size(), "What must stay free on the host's store after a copy."),
+            "collect_garbage": (
+                units.duration(),
+                "Where a copy lacks room: delete generations older than this, and collect garbage; absent: never.",
+            ),
         },
     ),
 )
@@ -131,6 +139,7 @@ _SETTINGS: dict[str, Field] = {
             "privilege": (Choice.of(Privilege), "How a command becomes root."),
             "privilege_password": (values.SecretReference(), "Where sudo's password is."),
             "activation": (Choice.of(Activator), "Which program activates a closure."),
+            "build_on": (Choice.of(BuildOn), "Where its system is built."),
         },
     ),
     "copy": Field(COPY, "How closures reach the host."),
@@ -227,6 +236,8 @@ INVENTORY = Record(
         "defaults": Field(DEFAULTS, "Settings of every host."),
         "strategy": Field(STRATEGY, "How a rollout may proceed."),
         "gates": Field(GATES, "What must hold before a host counts as back."),
+        "evaluation": Field(EVALUATION, "How the flake is evaluated."),
+        "build": Field(BUILD, "How systems are built on the controller."),
         "groups": Field(
             TableOf(key=values.NAME, value=GROUP, least=1),
             "Groups of hosts by name.",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from nixkube_deploy.model.building import BuildOn, BuildSettings, EvaluationSettings
 from nixkube_deploy.model.names import GroupName, HostName
 from nixkube_deploy.model.secret import SecretRef
 from nixkube_deploy.model.strategy import Gates, HostPolicy, Limit, Strategy
@@ -157,6 +158,12 @@ class CopySettings:
     substitute: bool = True
     cache: str | None = None
     """Store URL hosts pull from when ``via`` is cache."""
+    stall: float = 120.0
+    """Seconds without one byte moving after which a copy is ended and tried again."""
+    min_free: int = 0
+    """Bytes that must stay free on the host's store after a copy."""
+    collect_garbage: float | None = None
+    """When a copy lacks room: delete generations older than this many seconds, then collect garbage. None: never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +198,7 @@ class Host:
     privilege_password: SecretRef | None = None
     activation: Activator = Activator.NATIVE
     copy: CopySettings = CopySettings()
+    build_on: BuildOn = BuildOn.CONTROLLER
     policy: HostPolicy = HostPolicy()
     bootstrap: BootstrapSettings | None = None
 
@@ -239,6 +247,8 @@ class Fleet:
     groups: Mapping[GroupName, Group]
     strategy: Strategy = Strategy()
     gates: Gates = Gates()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    build: BuildSettings = BuildSettings()
     source: str = "<inventory>"
     """Where it was read from, for messages and locks."""
 

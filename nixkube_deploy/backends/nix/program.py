@@ -1,0 +1,59 @@
+"""Runs the controller's ``nix``: environment, version, and work in parallel. It knows no subcommand."""
+
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
+
+import anyio
+
+from nixkube_deploy.ports.process import Invocation, Processes
+from nixkube_deploy.ports.shell import CommandResult, OnLine
+
+T = TypeVar("T")
+
+SHORT_TIMEOUT: Final = 120.0
+_FEATURES: Final = "extra-experimental-features = nix-command flakes"
+_OUTPUTS_NAMED: Final = (2, 13)
+"""From this version on a derivation's outputs are asked for as ``x.drv^out``; before, ``x.drv`` means them."""
+
+
+class NixProgram:
+    """The ``nix`` on the controller. ``environ`` is the controller's environment."""
+
+    def __init__(self, processes: Processes, program: str, environ: Mapping[str, str]) -> None:
+        self._processes, self._program = processes, program
+        config = environ.get("NIX_CONFIG", "")
+        self._env = {"NIX_CONFIG": f"{config}\n{_FEATURES}" if config else _FEATURES}
+        self._version: tuple[int, int] | None = None
+
+    async def run(
+        self, *arguments: str, timeout: float, env: Mapping[str, str] | None = None, on_line: OnLine | None = None
+    ) -> CommandResult:
+        """``nix ARGUMENTS``; a non-zero exit code is a result, not an error."""
+        invocation = Invocation(argv=(self._program, *arguments), env={**self._env, **(env or {})}, timeout=timeout)
+        return await self._processes.run(invocation, on_line)
+
+    async def version(self) -> tuple[int, int]:
+        """``(2, 26)``; asked once. A version nobody understands counts as new."""
+        if self._version is None:
+            result = await self.run("--version", timeout=SHORT_TIMEOUT)
+            match = re.search(r"\b(\d+)\.(\d+)", result.stdout)
+            self._version = (int(match[1]), int(match[2])) if match else _OUTPUTS_NAMED
+        return self._version
+
+    async def names_outputs(self) -> bool:
+        """Whether this Nix wants ``^out`` after a derivation."""
+        return await self.version() >= _OUTPUTS_NAMED
+
+
+async def in_parallel(work: Callable[[T], Awaitable[None]], items: Sequence[T], at_once: int) -> None:
+    """A few at a time."""
+    limiter = anyio.CapacityLimiter(at_once)
+
+    async def one(item: T) -> None:
+        async with limiter:
+            await work(item)
+
+    async with anyio.create_task_group() as group:
+        for item in items:
+            group.start_soon(one, item)
