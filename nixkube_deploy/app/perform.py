@@ -37,8 +37,6 @@ from nixkube_deploy.protocols import disruption, reboot
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
 
 NOTHING = Done(changed=False)
-DEAD_MAN_MARGIN = 300.0
-"""Seconds beyond the gate's own deadline before a host takes itself back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +132,13 @@ class Performer:
             way_back=action.way_back,
             flake=self.world.fleet.flake,
             node_units=self.world.fleet.cluster.distribution.node_units,
-            dead_man=self.world.fleet.gates.kubelet.timeout + DEAD_MAN_MARGIN,
+            dead_man=self._patience_of(host),
         )
+
+    def _patience_of(self, host: Host) -> float:
+        """Seconds until a host goes back by itself: never in the middle of what may still take its time."""
+        policy = host.policy
+        return max(policy.activation_timeout, self.world.fleet.gates.kubelet.timeout) + policy.confirm_timeout
 
     def _refuse_to_reboot(self, host: Host, activated: Activated) -> None:
         """A reboot that no plan foresaw: only of a host that is empty, or no Node, and only where reboots are allowed.

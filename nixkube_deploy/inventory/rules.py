@@ -49,6 +49,10 @@ _POLICY = fields_of(
         "reboot": (Choice.of(RebootPolicy), "auto: when the change needs one."),
         "reboot_timeout": (units.duration(least=0.001), "A host that takes longer to come back counts as lost."),
         "activation_timeout": (units.duration(least=0.001), "An activation that takes longer is looked into."),
+        "confirm_timeout": (
+            units.duration(least=1.0),
+            "The host's own timer undoes an unconfirmed change this long after activation or gate should be over.",
+        ),
     },
 )
 

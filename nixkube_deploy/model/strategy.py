@@ -106,6 +106,8 @@ class HostPolicy:
     """Seconds a host may take to answer again with a new boot id."""
     activation_timeout: float = 900.0
     """Seconds an activation may take before its outcome counts as unknown."""
+    confirm_timeout: float = 300.0
+    """Seconds beyond the slower of activation and gate in which a change is confirmed, or the host goes back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
