@@ -21,6 +21,7 @@ from nixkube_deploy.app.unfinished import (
     leaves_out,
     refuse_narrower,
     supersede,
+    went_back,
 )
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
@@ -28,7 +29,7 @@ from nixkube_deploy.journal.file import lock_inventory
 from nixkube_deploy.journal.history import read, runs
 from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.error import UsageError
-from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.names import HostName, StorePath, name_some
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.reboot import reboot as plan_reboot
@@ -67,6 +68,9 @@ async def _take_up(
 ) -> Report:
     refuse_narrower(cut_off, target)
     planned = await plan_rollout(request, target, world, console)
+    if back := went_back(cut_off, planned):
+        supersede(cut_off, target, state, console, f"{name_some(back)} went back by itself, unconfirmed")
+        return await carry_out(planned, request, world, state, console)
     if not aims_at_the_same(cut_off, target, planned):
         supersede(cut_off, target, state, console)
         return await carry_out(planned, request, world, state, console)

@@ -11,6 +11,7 @@ from nixkube_deploy.app.survey import survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import open_journal
 from nixkube_deploy.journal.history import RunSummary, Stored, read, runs, unfinished
+from nixkube_deploy.model.action import RollBack, SwitchConfiguration, SwitchMode
 from nixkube_deploy.model.error import Refused, UsageError
 from nixkube_deploy.model.event import Outcome, RunFinished, TaskSettled, TaskStarted
 from nixkube_deploy.model.names import HostName, NodeName, RunId
@@ -137,10 +138,28 @@ def leaves_out(cut_off: CutOff, planned: Planned) -> bool:
     return any(host.wave is not None and host.host not in cut_off.busy for host in planned.plan.hosts)
 
 
-def supersede(cut_off: CutOff, target: Target, state: Path, console: Console) -> None:
-    """Close a run whose goal is no longer wanted; the new plan deals with what it left on hosts and Nodes."""
+def went_back(cut_off: CutOff, planned: Planned) -> tuple[HostName, ...]:
+    """Hosts the run had switched, and that no longer run what it switched them to.
+
+    Nobody confirmed the change while there was no controller, so their own timers have undone it. Finishing the run
+    would count that as a failure of theirs.
+    """
+    graph, events = cut_off.plan.graph, [record.event for record in cut_off.stored.records]
+    begun = [graph[e.task].action for e in events if isinstance(e, TaskStarted)]
+    done = [graph[e.task].action for e in events if isinstance(e, TaskSettled) and e.verdict.went_well]
+    taken_back = {action.host for action in begun if isinstance(action, RollBack)}
+    switched = {a.host: a.closure for a in done if isinstance(a, SwitchConfiguration) and a.mode is SwitchMode.SWITCH}
+    runs = {name: f.current.path for name, f in planned.prepared.facts.items() if f.current is not None}
+    left = (host for host in cut_off.touched if host in switched and host not in taken_back)
+    return tuple(host for host in left if runs.get(host, switched[host]) != switched[host])
+
+
+def supersede(
+    cut_off: CutOff, target: Target, state: Path, console: Console, why: str = "something else is wanted now"
+) -> None:
+    """Close a run that is not to be finished; the new plan deals with what it left on hosts and Nodes."""
     run = cut_off.summary.run
-    console.say(f"run {run} was cut off, and something else is wanted now: planning anew")
+    console.say(f"run {run} was cut off, and {why}: planning anew")
     if gone := [name for name in cut_off.touched if name not in target.whole.hosts]:
         console.say(
             f"warning: run {run} was changing hosts that are no longer in the inventory, so nobody finishes them: "

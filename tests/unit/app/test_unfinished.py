@@ -7,12 +7,20 @@ import pytest
 
 from nixkube_deploy.app.deploy import Planned
 from nixkube_deploy.app.request import Target
-from nixkube_deploy.app.unfinished import CutOff, aims_at_the_same, find_cut_off, leaves_out, supersede
+from nixkube_deploy.app.unfinished import (
+    CutOff,
+    aims_at_the_same,
+    find_cut_off,
+    leaves_out,
+    supersede,
+    went_back,
+)
 from nixkube_deploy.inventory.load import Loaded
 from nixkube_deploy.journal.file import open_journal
 from nixkube_deploy.model.event import RunStarted, TaskSettled, TaskStarted, Verdict
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.model.names import RunId, TaskId
+from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.model.strategy import Limit, RebootPolicy, Strategy
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.rollout import Choices, rollout
@@ -110,3 +118,52 @@ def test_giving_it_up_names_the_half_changed_hosts_that_nobody_will_finish(cut_o
     (warning,) = [line for line in console.said if line.startswith("warning:")]
     assert "no longer in the inventory, so nobody finishes them: w1;" in warning
     assert find_cut_off(tmp_path, cut_off.plan.inventory) is None
+
+
+def a_run_cut_off(state: Path, plan: Plan, *settled: str, begun: str) -> CutOff:
+    with open_journal(state, RUN, plan, ManualClock()) as ledger:
+        ledger.append(RunStarted(run=RUN, fingerprint=plan.graph.fingerprint))
+        for task in settled:
+            ledger.append(TaskStarted(task=TaskId(task), attempt=1))
+            ledger.append(TaskSettled(task=TaskId(task), verdict=Verdict.SUCCEEDED))
+        ledger.append(TaskStarted(task=TaskId(begun), attempt=1))
+    found = find_cut_off(state, plan.inventory)
+    assert found is not None
+    return found
+
+
+DRAINED = ("w1/cordon", "w1/drain")
+
+
+def test_a_host_that_went_back_while_nobody_confirmed_is_work_for_another_plan(tmp_path):
+    found = a_run_cut_off(tmp_path, planned().plan, *DRAINED, "w1/activate", begun="w1/gate")
+    assert went_back(found, planned()) == ("w1",)
+
+
+def test_a_host_that_still_waits_to_be_confirmed_has_not_gone_back(tmp_path):
+    found = a_run_cut_off(tmp_path, planned().plan, *DRAINED, "w1/activate", begun="w1/gate")
+    prepared = planned().prepared
+    now = {name: replace(f, current=prepared.closures[name].contents) for name, f in prepared.facts.items()}
+    assert went_back(found, Planned(plan=planned().plan, prepared=replace(prepared, facts=now))) == ()
+
+
+def test_a_host_whose_switch_was_not_seen_to_end_has_not_gone_back(tmp_path):
+    found = a_run_cut_off(tmp_path, planned().plan, *DRAINED, begun="w1/activate")
+    assert went_back(found, planned()) == ()
+
+
+def test_a_host_that_the_run_itself_was_taking_back_has_not_gone_back(tmp_path):
+    found = a_run_cut_off(tmp_path, planned().plan, *DRAINED, "w1/activate", begun="w1/rollback")
+    assert went_back(found, planned()) == ()
+
+
+def test_a_host_that_is_to_reboot_into_its_system_has_not_gone_back(tmp_path):
+    plan = planned(changed="w1=reboot").plan
+    found = a_run_cut_off(tmp_path, plan, *DRAINED, "w1/activate", begun="w1/reboot")
+    assert went_back(found, planned(changed="w1=reboot")) == ()
+
+
+def test_giving_it_up_says_why(cut_off, tmp_path):
+    console = Lines()
+    supersede(cut_off, target(), tmp_path, console, "w1 went back by itself, unconfirmed")
+    assert console.said == [f"run {RUN} was cut off, and w1 went back by itself, unconfirmed: planning anew"]
