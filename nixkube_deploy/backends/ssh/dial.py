@@ -89,7 +89,7 @@ async def dial(hop: Hop, via: Via | None, handshakes: anyio.Semaphore) -> asyncs
     except asyncssh.PermissionDenied:
         raise await anyio.to_thread.run_sync(_denied, hop, client, arguments) from None
     except asyncssh.HostKeyNotVerifiable as error:
-        raise TaskError(trust.failure(client.refused, error.reason)) from None
+        raise TaskError(await anyio.to_thread.run_sync(trust.failure, client.refused, error.reason)) from None
     except TimeoutError:
         answered = client.connection is not None
         raise failures.too_slow(hop, via.hop if via else None, answered=answered) from None

@@ -117,8 +117,14 @@ class Trust:
     def _revoked(self) -> Sequence[asyncssh.SSHKey]:
         return self.match(self.hop.lookup, "", None)[2]
 
+    def _where(self) -> str:
+        """The file that knows the host: the one a person has to correct. Blocks."""
+        files = self.hop.known_hosts
+        told = (file for file in files if KnownHosts.read((file,)).match(self.hop.lookup, "", None)[0])
+        return next(told, files[0] if files else "known_hosts")
+
     def failure(self, seen: asyncssh.SSHKey | None, reason: str) -> Failure:
-        """Why the key was refused: both fingerprints, and what to type."""
+        """Why the key was refused: both fingerprints, and what to type. Blocks: it looks where the key is known."""
         shown = fingerprint(seen) if seen is not None else f"no usable key ({reason})"
         expected = self.expected()
         words = ", ".join(fingerprint(key) for key in expected)
@@ -128,7 +134,8 @@ class Trust:
             revoked = ", ".join(fingerprint(key) for key in self._revoked())
             return self._failure("shows a revoked host key", "a key that is not revoked", revoked, _REVOKED)
         if expected:
-            file = self.hop.known_hosts[0] if self.hop.known_hosts else "known_hosts"
+            file = self._where()
+            words = f"{words} (as {file} says)"
             return self._failure("shows another host key than before", words, shown, _FORGET.format(file=file))
         line = _line(seen) if seen is not None else "ssh-ed25519 AAAA..."
         return self._failure("has a host key nobody vouched for", "a known host key", shown, _PIN.format(line=line))

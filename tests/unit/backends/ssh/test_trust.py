@@ -90,10 +90,20 @@ async def test_a_changed_key_is_refused_with_the_command_that_forgets_it(shell, 
     known.write_text(f"[127.0.0.1]:{sshd.port} {old}\n")
     for policy in HostKeyPolicy:
         failure = await refused(shell, sshd.host(host_key=None, known_hosts=str(known), host_key_policy=policy))
-        assert failure.expected == fingerprint(old)
+        assert failure.expected == f"{fingerprint(old)} (as {known} says)"
         assert failure.seen == fingerprint(sshd.host_key)
         assert f"ssh-keygen -R '[127.0.0.1]:{sshd.port}' -f {known}" in failure.next
     assert known.read_text().count("\n") == 1
+
+
+async def test_the_file_that_knows_the_old_key_is_named_whichever_of_them_it_is(shell, sshd, tmp_path):
+    known, config = tmp_path / "second", tmp_path / "config"
+    known.write_text(f"[127.0.0.1]:{sshd.port} {public_line(another_key())}\n")
+    config.write_text(f"Host *\n  UserKnownHostsFile {tmp_path}/first {known}\n")
+    failure = await refused(shell, sshd.host(host_key=None, config=str(config)))
+    assert failure.expected.endswith(f"(as {known} says)")
+    assert failure.next.startswith("if the machine was reinstalled: ssh-keygen -R")
+    assert f"-f {known}, then" in failure.next
 
 
 async def test_a_revoked_key_is_refused_even_on_first_contact(shell, sshd, tmp_path):
