@@ -19,8 +19,17 @@ class SystemContents:
     inhibitors: str = ""
     """The text of ``switch-inhibitors``."""
     units: Mapping[str, str] = field(default_factory=dict)
-    """Unit name to the store path its file resolves to; on a host only the units that were asked for."""
+    """Unit name to the store path its file resolves to; on a host only the units that were asked for.
+
+    A drop-in counts as a unit of its own, ``k3s.service.d/overrides.conf``.
+    """
+    boot_sizes: Mapping[str, int] = field(default_factory=dict)
+    """Bytes of the kernel and the initrd by their paths; known only of systems in the controller's store."""
     kubernetes: str = ""
+    init_interface: str = ""
+    """The text of ``init-interface-version``: ``switch`` ends with 100 where it is another one."""
+    dbus: str = ""
+    """What ``dbus.service`` resolves to: ``dbus-broker.service`` is another implementation than ``dbus.service``."""
     """Version of the Kubernetes its node unit starts (``1.31.4``), where it can be read."""
 
     @property

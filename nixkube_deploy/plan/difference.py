@@ -3,7 +3,8 @@
 It says what differs; what that means for the host is ``classify``'s business.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 
 from nixkube_deploy.model.facts import SystemContents
 
@@ -13,6 +14,8 @@ SHOWN = 5
 """Words of a text difference shown before ``and N more``."""
 UNIT = "unit "
 """Begins the reason that a node unit changes."""
+DROP_IN = "overrides.conf"
+"""What NixOS calls the file with which it changes a unit that a package brings, in ``<unit>.d``."""
 
 
 def store_name(path: str) -> tuple[str, str]:
@@ -82,16 +85,48 @@ def _boot_differences(running: SystemContents, wanted: SystemContents) -> Iterat
 
 
 def switch_obstacles(running: SystemContents, wanted: SystemContents) -> tuple[str, ...]:
-    """What a switch changes badly (systemd) or refuses to change (inhibitors)."""
-    systemd = (f"systemd: {step(running.systemd, wanted.systemd)}",) if running.systemd != wanted.systemd else ()
-    return (*systemd, *inhibitor_differences(running, wanted))
+    """What a switch changes badly (systemd, the D-Bus implementation) or refuses to change."""
+    return (*_bad_to_switch(running, wanted), *switch_refusals(running, wanted))
 
 
-def inhibitor_differences(running: SystemContents, wanted: SystemContents) -> tuple[str, ...]:
-    """What makes ``switch`` refuse; the way out is ``boot`` and a reboot."""
+def _bad_to_switch(running: SystemContents, wanted: SystemContents) -> Iterator[str]:
+    """A newer D-Bus of the same implementation is not restarted by a switch; another one cannot take over its bus."""
+    if running.systemd != wanted.systemd:
+        yield f"systemd: {step(running.systemd, wanted.systemd)}"
+    old, new = _file_name(running.dbus), _file_name(wanted.dbus)
+    if old and new and old != new:
+        yield f"D-Bus implementation: {old} -> {new}"
+
+
+def _file_name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def switch_refusals(running: SystemContents, wanted: SystemContents) -> tuple[str, ...]:
+    """What makes ``switch`` refuse, or leave the new system to the next boot; the way out is ``boot`` and a reboot."""
+    return tuple(_switch_refusals(running, wanted))
+
+
+def _switch_refusals(running: SystemContents, wanted: SystemContents) -> Iterator[str]:
+    if wanted.init_interface and running.init_interface != wanted.init_interface:
+        yield f"init interface: {running.init_interface or 'none'} -> {wanted.init_interface}"
     if running.inhibitors == wanted.inhibitors:
-        return ()
-    return (f"switch inhibitors: {words(running.inhibitors, wanted.inhibitors)}",)
+        return
+    before, after = _inhibitors(running.inhibitors), _inhibitors(wanted.inhibitors)
+    if before is None or after is None:
+        yield f"switch inhibitors: {words(running.inhibitors, wanted.inhibitors)}"
+        return
+    differing = sorted(key for key in before.keys() & after.keys() if before[key] != after[key])
+    yield from (f"switch inhibitor {key}: {before[key]} -> {after[key]}" for key in differing)
+
+
+def _inhibitors(text: str) -> Mapping[str, object] | None:
+    """NixOS writes an object, and refuses where a key that both systems have has another value. None: not an object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def unit_differences(running: SystemContents, wanted: SystemContents, units: frozenset[str]) -> tuple[str, ...]:
@@ -101,6 +136,15 @@ def unit_differences(running: SystemContents, wanted: SystemContents, units: fro
 
 def _unit_differences(running: SystemContents, wanted: SystemContents, units: frozenset[str]) -> Iterator[str]:
     for unit in sorted(units):
-        old, new = running.units.get(unit, ""), wanted.units.get(unit, "")
-        if old != new:
-            yield f"{UNIT}{unit} {'added' if not old else 'removed' if not new else 'changed'}"
+        drop_in = f"{unit}.d/{DROP_IN}"
+        if change := _file_change(running.units.get(unit), wanted.units.get(unit)):
+            yield f"{UNIT}{unit} {change}"
+        elif change := _file_change(running.units.get(drop_in), wanted.units.get(drop_in)):
+            yield f"{UNIT}{unit}: drop-in {change}"
+
+
+def _file_change(old: str | None, new: str | None) -> str:
+    """The same path is the same text: what a unit names (its program, its restart triggers) stands in the text."""
+    if old == new:
+        return ""
+    return "added" if not old else "removed" if not new else "changed"

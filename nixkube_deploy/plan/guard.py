@@ -11,7 +11,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import BootstrapSettings, Fleet, Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.strategy import RebootPolicy
-from nixkube_deploy.plan.difference import inhibitor_differences
+from nixkube_deploy.plan.difference import switch_refusals
 from nixkube_deploy.plan.prepared import Prepared
 
 
@@ -47,10 +47,10 @@ def wrong_architecture(facts: HostFacts, closure: Closure) -> Failure | None:
 
 
 def refused_switch(host: Host, facts: HostFacts, closure: Closure) -> Failure | None:
-    """A switch inhibitor differs and the strategy forbids the reboot that would be the way out."""
+    """The switch would be refused, and the strategy forbids the reboot that would be the way out."""
     if facts.current is None or host.policy.reboot is not RebootPolicy.NEVER:
         return None
-    differences = inhibitor_differences(facts.current, closure.contents)
+    differences = switch_refusals(facts.current, closure.contents)
     if not differences:
         return None
     return Failure(

@@ -156,8 +156,15 @@ def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
         part("systemd", "systemd"),
         Fact(name=f"{name}.kernel_params", command=f"cat {link}/kernel-params"),
         Fact(name=f"{name}.inhibitors", command=f"cat {link}/switch-inhibitors"),
-        *(part(f"units.{unit}", f"etc/systemd/system/{unit}") for unit in sorted(units)),
+        Fact(name=f"{name}.init_interface", command=f"cat {link}/init-interface-version"),
+        part("dbus", "etc/systemd/system/dbus.service"),
+        *(part(f"units.{file}", f"etc/systemd/system/{file}") for unit in sorted(units) for file in _files(unit)),
     )
+
+
+def _files(unit: str) -> tuple[str, str]:
+    """A unit's own file, and the one with which NixOS changes a unit that a package brings."""
+    return unit, f"{unit}.d/overrides.conf"
 
 
 def ask_etcd(distribution: Distribution) -> str:

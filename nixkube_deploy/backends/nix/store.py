@@ -17,6 +17,9 @@ _MOST_LINKS: Final = 40
 _MOST_DERIVATIONS: Final = 50_000
 _INPUT: Final = re.compile(r'"(/nix/store/[^"\\]+\.drv)"')
 _UNITS: Final = "etc/systemd/system"
+_DROP_INS: Final = ".d"
+_DROP_IN: Final = "overrides.conf"
+"""The only drop-in NixOS writes itself; see ``plan.difference``."""
 _LONGEST_FILE: Final = 1 << 20
 
 
@@ -88,25 +91,36 @@ class StoreFiles:
 
     def contents(self, system: StorePath) -> SystemContents:
         """What classification compares; every unit the system has."""
+        kernel, initrd = self.resolve(f"{system}/kernel"), self.resolve(f"{system}/initrd")
         return SystemContents(
             path=system,
-            kernel=self.resolve(f"{system}/kernel"),
-            initrd=self.resolve(f"{system}/initrd"),
+            kernel=kernel,
+            initrd=initrd,
             kernel_modules=self.resolve(f"{system}/kernel-modules"),
             kernel_params=self.read(f"{system}/kernel-params"),
             systemd=self.resolve(f"{system}/systemd"),
             inhibitors=self.read(f"{system}/switch-inhibitors"),
+            init_interface=self.read(f"{system}/init-interface-version"),
+            dbus=self.resolve(f"{system}/{_UNITS}/dbus.service"),
             units=self._units(system),
+            boot_sizes={path: self._size(path) for path in (kernel, initrd) if path},
         )
+
+    def _size(self, path: str) -> int:
+        try:
+            return self.physical(path).stat().st_size
+        except OSError:
+            return 0
 
     def _units(self, system: StorePath) -> Mapping[str, str]:
         folder = self.resolve(f"{system}/{_UNITS}")
         if not folder:
             return {}
         try:
-            names = sorted(entry.name for entry in self.physical(folder).iterdir())
+            entries = sorted(entry.name for entry in self.physical(folder).iterdir())
         except OSError:
             return {}
+        names = [f"{name}/{_DROP_IN}" if name.endswith(_DROP_INS) else name for name in entries]
         found = {name: self.resolve(f"{folder}/{name}") for name in names}
         return {name: path for name, path in found.items() if path and self.physical(path).is_file()}
 

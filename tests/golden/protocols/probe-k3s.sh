@@ -52,8 +52,14 @@ echo; echo @booted
 readlink -f /run/booted-system 2>/dev/null
 echo; echo @booted.kernel
 test -e /run/booted-system/kernel && readlink -f /run/booted-system/kernel 2>/dev/null
+echo; echo @current.init_interface
+cat /run/current-system/init-interface-version 2>/dev/null
+echo; echo @current.dbus
+test -e /run/current-system/etc/systemd/system/dbus.service && readlink -f /run/current-system/etc/systemd/system/dbus.service 2>/dev/null
 echo; echo @booted.initrd
 test -e /run/booted-system/initrd && readlink -f /run/booted-system/initrd 2>/dev/null
+echo; echo @current.units.k3s.service.d/overrides.conf
+test -e /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
 echo; echo @booted.kernel_modules
 test -e /run/booted-system/kernel-modules && readlink -f /run/booted-system/kernel-modules 2>/dev/null
 echo; echo @booted.systemd
@@ -65,3 +71,9 @@ cat /run/booted-system/switch-inhibitors 2>/dev/null
 echo; echo @booted.units.k3s.service
 test -e /run/booted-system/etc/systemd/system/k3s.service && readlink -f /run/booted-system/etc/systemd/system/k3s.service 2>/dev/null
 echo; echo @end
+echo; echo @booted.init_interface
+cat /run/booted-system/init-interface-version 2>/dev/null
+echo; echo @booted.dbus
+test -e /run/booted-system/etc/systemd/system/dbus.service && readlink -f /run/booted-system/etc/systemd/system/dbus.service 2>/dev/null
+echo; echo @booted.units.k3s.service.d/overrides.conf
+test -e /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
