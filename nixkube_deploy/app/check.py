@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from nixkube_deploy.app.privilege import no_root
 from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
@@ -12,7 +13,6 @@ from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.nix import Evaluation
-from nixkube_deploy.ports.shell import Command
 
 STORE_FREE_MIN = 2 * 1024**3
 """Bytes below which a closure is unlikely to fit beside the old one (a NixOS system is 1-3 GiB)."""
@@ -79,21 +79,7 @@ async def _flake(world: World, findings: list[Finding], say: OnStep) -> None:
 
 async def _privilege(world: World, host: Host) -> Finding:
     name = f"becomes root ({host.privilege.value})"
-    try:
-        result = await world.shell.run(host, Command(argv=("id", "-u"), privileged=True))
-    except TaskError as error:
-        return Finding(subject=host.name, check=name, failure=error.failure)
-    if result.stdout.strip() == "0":
-        return Finding(subject=host.name, check=name)
-    failure = Failure(
-        kind=FailureKind.PRIVILEGE,
-        message=f"{host.name} does not become root",
-        expected="0",
-        seen=result.stdout.strip() or f"exit code {result.exit_code}",
-        evidence=result.tail(5),
-        next=f"set hosts.{host.name}.privilege: sudo (doas, run0), or ssh.user: root",
-    )
-    return Finding(subject=host.name, check=name, failure=failure)
+    return Finding(subject=host.name, check=name, failure=await no_root(world, host))
 
 
 def _cluster(world: World, found: Survey) -> Iterator[Finding]:

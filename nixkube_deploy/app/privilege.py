@@ -1,0 +1,47 @@
+"""Whether we become root on hosts that are to change, asked before any of them is touched. It changes nothing."""
+
+from collections.abc import Iterable
+
+import anyio
+
+from nixkube_deploy.app.world import World
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.names import HostName
+from nixkube_deploy.ports.shell import Command
+
+_ASKED_AT_ONCE = 64
+
+
+async def no_root(world: World, host: Host) -> Failure | None:
+    """Why commands of ours do not become root on this host; None when they do."""
+    try:
+        result = await world.shell.run(host, Command(argv=("id", "-u"), privileged=True))
+    except TaskError as error:
+        return error.failure
+    if result.stdout.strip() == "0":
+        return None
+    return Failure(
+        kind=FailureKind.PRIVILEGE,
+        message=f"{host.name} does not become root",
+        expected="0 from id -u",
+        seen=result.stdout.strip() or f"exit code {result.exit_code}",
+        evidence=result.tail(5),
+        next=f"set hosts.{host.name}.privilege: sudo (doas, run0), or ssh.user: root",
+    )
+
+
+async def without_root(world: World, hosts: Iterable[Host]) -> dict[HostName, Failure]:
+    """Those of ``hosts`` on which we do not become root, and why."""
+    limiter, found = anyio.CapacityLimiter(_ASKED_AT_ONCE), dict[HostName, Failure]()
+
+    async def ask(host: Host) -> None:
+        async with limiter:
+            if (failure := await no_root(world, host)) is not None:
+                found[host.name] = failure
+
+    async with anyio.create_task_group() as group:
+        for host in hosts:
+            group.start_soon(ask, host)
+    return found
