@@ -98,4 +98,10 @@ class Timer:
     due: float
     argv: tuple[str, ...]
     service: str
+    after: float = 0.0
+    """Seconds between its start and ``due``."""
     properties: dict[str, str] = field(default_factory=dict)
+
+    def restart(self, now: float) -> None:
+        """Count from now."""
+        self.due = now + self.after

@@ -9,10 +9,24 @@ from nixkube_deploy.model.strategy import DrainOptions, Gates
 
 
 class SwitchMode(StrEnum):
-    """``switch-to-configuration``'s verb."""
+    """``switch-to-configuration``'s verb. ``dry-activate`` is none of a plan: it changes nothing (``app.trial``)."""
 
     SWITCH = "switch"
+    """Run it now and boot it from now on."""
     BOOT = "boot"
+    """Only boot it from now on."""
+    TEST = "test"
+    """Only run it now: a reboot goes back."""
+
+    @property
+    def runs_now(self) -> bool:
+        """Whether the system that runs is another one afterwards."""
+        return self in {SwitchMode.SWITCH, SwitchMode.TEST}
+
+    @property
+    def sets_profile(self) -> bool:
+        """Whether the next boot is another one afterwards."""
+        return self in {SwitchMode.SWITCH, SwitchMode.BOOT}
 
 
 class InstallPhase(StrEnum):
@@ -32,6 +46,8 @@ class WayBack:
     booted: StorePath | None
     generation: int | None
     boot_id: str
+    profile: StorePath | None = None
+    """What the profile is to be where that is not ``system``: the toplevel whose specialisation the host ran."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +97,10 @@ class SwitchConfiguration:
     mode: SwitchMode
     activator: Activator
     way_back: WayBack
+    profile: StorePath | None = None
+    """What the profile is set to where that is not ``closure``: the toplevel whose specialisation it is."""
+    generation: int | None = None
+    """The generation that already is that; going back to it keeps its number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +170,8 @@ class RollBack:
     reboot: bool
     reboot_timeout: float = 600.0
     """Seconds until a host that was told to reboot counts as lost."""
+    mode: SwitchMode = SwitchMode.SWITCH
+    """TEST: the change left the profile alone, so going back does, too."""
 
 
 Action = (

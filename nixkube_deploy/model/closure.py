@@ -28,11 +28,18 @@ class Closure:
     system: str
     disko: StorePath | None = None
     """The disko script, for hosts that are to be installed."""
+    toplevel: StorePath | None = None
+    """Where ``contents`` is a specialisation: the system it belongs to, which is copied and which the profile holds."""
 
     @property
     def out(self) -> StorePath:
-        """The toplevel's store path."""
+        """The store path of what is to run."""
         return self.contents.path
+
+    @property
+    def profile(self) -> StorePath:
+        """The store path of what is copied, and booted."""
+        return self.toplevel or self.out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 
 from nixkube_deploy.model.names import HostName, NodeName, StorePath
 
+DEPLOY_RS_WRAPPER = "activatable-"
+"""deploy-rs sets the profile to a wrapper around the system, named so."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SystemContents:
@@ -18,6 +21,10 @@ class SystemContents:
     systemd: str = ""
     inhibitors: str = ""
     """The text of ``switch-inhibitors``."""
+    init_interface: str = ""
+    """The text of ``init-interface-version``: ``switch`` ends with 100 where it is another one."""
+    dbus: str = ""
+    """What ``dbus.service`` resolves to: ``dbus-broker.service`` is another implementation than ``dbus.service``."""
     units: Mapping[str, str] = field(default_factory=dict)
     """Unit name to the store path its file resolves to; on a host only the units that were asked for.
 
@@ -26,10 +33,6 @@ class SystemContents:
     boot_sizes: Mapping[str, int] = field(default_factory=dict)
     """Bytes of the kernel and the initrd by their paths; known only of systems in the controller's store."""
     kubernetes: str = ""
-    init_interface: str = ""
-    """The text of ``init-interface-version``: ``switch`` ends with 100 where it is another one."""
-    dbus: str = ""
-    """What ``dbus.service`` resolves to: ``dbus-broker.service`` is another implementation than ``dbus.service``."""
     """Version of the Kubernetes its node unit starts (``1.31.4``), where it can be read."""
 
     @property
@@ -58,7 +61,6 @@ class NodeFacts:
     boot_id: str = ""
     kernel_version: str = ""
     kubelet_version: str = ""
-    csi_drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,12 @@ class HostFacts:
     booted: SystemContents | None = None
     profile: StorePath | None = None
     generation: int | None = None
+    specialisations: tuple[StorePath, ...] = ()
+    """The systems that are specialisations of the profile's."""
+    tested: StorePath | None = None
+    """The system that was last activated with ``--mode test`` since the boot."""
+    uid: int | None = None
+    """Whom one logs in as; 0 is root."""
     loader: str = "unknown"
     """``systemd-boot``, ``grub``, ``generic-extlinux`` or ``unknown``."""
     disk: DiskSpace = DiskSpace()
@@ -101,8 +109,26 @@ class HostFacts:
         return self.etcd_healthy is not False and (self.node is None or self.node.ready)
 
     @property
+    def runs_specialisation(self) -> bool:
+        """Whether what runs is a specialisation of what the profile holds: that is no drift."""
+        return self.current is not None and self.current.path in self.specialisations
+
+    @property
+    def boots_another(self) -> bool:
+        """Whether the profile, and with it the next boot, is another system than the running one."""
+        if self.current is None or self.profile is None or DEPLOY_RS_WRAPPER in self.profile:
+            return False
+        return self.profile != self.current.path and not self.runs_specialisation
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether the running system was only activated with ``--mode test``: a reboot is the way back, not ahead."""
+        return self.boots_another and self.current is not None and self.current.path == self.tested
+
+    @property
     def reboot_pending(self) -> bool:
-        """Whether the running kernel is not the current system's."""
-        return (
-            self.current is not None and self.booted is not None and self.current.boot_parts != self.booted.boot_parts
-        )
+        """Whether the running kernel is not the current system's, or the next boot brings a newer system."""
+        if self.current is None:
+            return False
+        stale = self.booted is not None and self.current.boot_parts != self.booted.boot_parts
+        return stale or (self.boots_another and not self.on_trial)

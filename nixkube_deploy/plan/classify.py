@@ -11,9 +11,6 @@ from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.model.strategy import HostPolicy, RebootPolicy
 from nixkube_deploy.plan.difference import UNIT, boot_differences, in_short, short, switch_obstacles, unit_differences
 
-DEPLOY_RS_WRAPPER = "activatable-"
-"""deploy-rs sets the profile to a wrapper around the system, named so."""
-
 WAITS = "(not booted: the strategy says reboot: never)"
 """Ends a reason that takes effect only at the next boot."""
 
@@ -75,9 +72,7 @@ def never_booted(facts: HostFacts) -> tuple[str, ...]:
 
 def profile_drifted(facts: HostFacts) -> bool:
     """Whether the system profile, and with it the next boot, is another system than the running one."""
-    if facts.current is None or facts.profile is None or facts.profile == facts.current.path:
-        return False
-    return DEPLOY_RS_WRAPPER not in facts.profile
+    return facts.boots_another
 
 
 def foreign(facts: HostFacts) -> Change:

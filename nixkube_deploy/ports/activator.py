@@ -22,7 +22,11 @@ class Activation:
     node_units: frozenset[str] = frozenset()
     """Units whose failure is fatal (exit code 4)."""
     dead_man: float = 900.0
-    """Seconds until the host takes itself back unless confirmed."""
+    """Seconds after it last heard from us until the host takes itself back unless confirmed."""
+    profile: StorePath | None = None
+    """What the profile is set to where that is not ``closure``: the toplevel whose specialisation it is."""
+    generation: int | None = None
+    """The generation that already is that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +49,7 @@ class Activator(Protocol):
     """
 
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
-        """Bring the host to the closure (mode SWITCH) or make it boot there (mode BOOT)."""
+        """Bring the host to the closure (SWITCH; for a trial, TEST) or make it boot there (BOOT)."""
         ...
 
     async def confirm(self, activation: Activation) -> None:

@@ -5,8 +5,6 @@ not know.
 """
 
 import json
-import re
-import shlex
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,13 +15,13 @@ from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import OnLine, Shell
 from nixkube_deploy.protocols import transient
+from nixkube_deploy.protocols.confirmation import confirm
+from nixkube_deploy.protocols.destination import Destination, back_to
+from nixkube_deploy.protocols.launch import DeadMan, Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell
-from nixkube_deploy.protocols.probe import PROFILE
-from nixkube_deploy.protocols.situation import DEAD_MAN, Situation, look, look_fresh
-from nixkube_deploy.protocols.transient import Ended, Gone, Overdue
+from nixkube_deploy.protocols.situation import Situation, look
+from nixkube_deploy.protocols.transient import Ended, Ending, Gone, Overdue
 
-STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
-WAY_BACK_FILE: Final = f"{STATE_DIRECTORY}/way-back.json"
 _WAY_BACK_VERSION: Final = 1
 _EVIDENCE: Final = 20
 
@@ -33,7 +31,6 @@ _SCRIPT_FAILED = 2
 _UNITS_FAILED = 4
 _REBOOT_NEEDED = 100
 
-_FAILED_UNITS = re.compile(r"the following units failed: (.+)")
 _LOCK_HELD = "Could not acquire lock"
 _INHIBITED = "switchInhibitors"
 
@@ -61,35 +58,10 @@ class NativeActivator:
     async def confirm(self, activation: Activation) -> None:
         """Disarm the dead-man timer over a new connection and prove that it has not fired.
 
-        Timers that an earlier run left are disarmed too: it is this system that was found healthy. Only now are the
-        units that brought it about forgotten: until then they told a successor what was done already.
-
         Raises:
             TaskError: FELL_BACK when the host has gone back by itself, ACTIVATION when something else switched it.
         """
-        patient = PatientShell(self._shell, activation.host, self._clock)
-        seen = await patient.insist(lambda: look_fresh(self._shell, activation.host))
-        if not seen.going_back and seen.dead_men:
-            await transient.disarm(patient, seen.dead_men)
-            seen = await patient.look()
-        if seen.going_back or seen.current != activation.closure:
-            raise TaskError(_unconfirmed(activation, seen))
-        for unit in seen.ended:
-            await transient.forget_unit(patient, unit)
-
-
-def _unconfirmed(activation: Activation, seen: Situation) -> Failure:
-    name, back = activation.host.name, activation.way_back.system
-    fell_back = seen.going_back or seen.current == back
-    return Failure(
-        kind=FailureKind.FELL_BACK if fell_back else FailureKind.ACTIVATION,
-        message=f"{name} went back to its old system: the change was not confirmed in time"
-        if fell_back
-        else f"{name} no longer runs the system that was activated; something else has switched it",
-        expected=f"/run/current-system to be {activation.closure}",
-        seen=f"/run/current-system is {seen.current}" + (", its dead-man timer is at work" if seen.going_back else ""),
-        next=f"journalctl -u '{DEAD_MAN}*' on {name} tells when" if fell_back else f"last -x on {name}",
-    )
+        await confirm(PatientShell(self._shell, activation.host, self._clock), activation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,20 +75,23 @@ class _Change:
     async def perform(self, seen: Situation) -> Activated:
         """Take up what an earlier controller began, or begin."""
         self._refuse_company(seen)
-        booting, switching = self._unit(SwitchMode.BOOT), self._unit(SwitchMode.SWITCH)
-        if seen.has(booting):
+        mode, booting = self.activation.mode, self._unit(SwitchMode.BOOT)
+        if seen.has(booting) and mode is not SwitchMode.TEST:
             return await self._rejoin(booting, SwitchMode.BOOT)
-        if seen.is_running(switching) or (seen.has(switching) and self._still_counts(seen)):
-            return await self._rejoin(switching, SwitchMode.SWITCH)
+        running = self._unit(mode if mode.runs_now else SwitchMode.SWITCH)
+        if seen.is_running(running) or (seen.has(running) and self._still_counts(seen)):
+            return await self._rejoin(running, mode if mode.runs_now else SwitchMode.SWITCH)
         if self._is_there(seen):
             return Activated(changed=False)
-        await self._prepare(seen)
-        mode = self.activation.mode
-        ended = await transient.switch_in_unit(self.patient, self._unit(mode), self.activation.closure, mode, self.say)
-        return await self._judge(mode, ended)
+        return await self._judge(mode, *await launch(self.patient, self._launch(seen), seen.boot_id, self.say))
 
     def _unit(self, mode: SwitchMode) -> str:
         return transient.unit_name(mode.value, self.activation.run, self.activation.closure)
+
+    @property
+    def _destination(self) -> Destination:
+        given = self.activation
+        return Destination(system=given.closure, mode=given.mode, toplevel=given.profile, generation=given.generation)
 
     def _refuse_company(self, seen: Situation) -> None:
         if seen.going_back:
@@ -141,75 +116,57 @@ class _Change:
         return seen.current == self.activation.closure or bool(seen.dead_men)
 
     def _is_there(self, seen: Situation) -> bool:
+        if self.activation.mode is SwitchMode.TEST:
+            return seen.current == self.activation.closure
         running = seen.booted if self.activation.mode is SwitchMode.BOOT else seen.current
-        return running == self.activation.closure == seen.profile
+        return running == self.activation.closure and seen.profile == self._destination.profile
 
     async def _rejoin(self, unit: str, mode: SwitchMode) -> Activated:
         self.say(f"found {unit}.service of this run on the host; reading its outcome")
-        return await self._judge(mode, await transient.follow(self.patient, unit))
+        timer = transient.dead_man_name(self.activation.run, self.activation.closure) if mode.runs_now else None
+        ended = await transient.follow(self.patient, unit, timer=timer)
+        return await self._judge(mode, ended, await self.patient.look())
 
     # --- before the change -------------------------------------------------------------------------------------------
 
-    async def _prepare(self, seen: Situation) -> None:
-        """Nothing of this disrupts, and all of it may be repeated. The timer is armed before anything is changed."""
-        await transient.disarm(self.patient, seen.dead_men)
-        for unit in dict.fromkeys((*seen.leftovers(self.activation.run), *seen.ended)):
-            await transient.forget_unit(self.patient, unit)
-        await self._record_way_back()
-        if self.activation.mode is SwitchMode.SWITCH:
-            await self._arm()
-        await transient.set_profile(self.patient, self.activation.closure)
+    def _launch(self, seen: Situation) -> Launch:
+        """The way back is recorded and the timer armed before anything is changed."""
+        leftovers = dict.fromkeys((*seen.dead_men, *seen.leftovers(self.activation.run), *seen.ended))
+        mode = self.activation.mode
+        return Launch(
+            unit=self._unit(mode),
+            destination=self._destination,
+            clear=tuple(leftovers),
+            record=self._way_back,
+            dead_man=self._dead_man if mode.runs_now else None,
+        )
 
-    async def _record_way_back(self) -> None:
+    @property
+    def _way_back(self) -> str:
         back = self.activation.way_back
         record = {
             "version": _WAY_BACK_VERSION,
             "run": self.activation.run,
             "closure": self.activation.closure,
+            "mode": self.activation.mode.value,
             "system": back.system,
+            "profile": back.profile or back.system,
             "booted": back.booted,
             "generation": back.generation,
             "boot_id": back.boot_id,
         }
-        await self._must("mkdir", "-p", "-m", "0700", STATE_DIRECTORY)
-        await self._must("tee", WAY_BACK_FILE, stdin=json.dumps(record, indent=2) + "\n")
-        await self.patient.run("chmod", "0600", WAY_BACK_FILE, privileged=True)
+        return json.dumps(record)
 
-    async def _arm(self) -> None:
-        """The host goes back by itself unless told otherwise. It first stops a switch that hangs, for the lock's sake.
-
-        A service's PATH on NixOS has no nix-env, hence the path of the system's own programs.
-        """
-        back = shlex.quote(self.activation.way_back.system)
-        name = transient.dead_man_name(self.activation.run, self.activation.closure)
-        script = (
-            f"PATH=/run/current-system/sw/bin; systemctl stop {self._unit(SwitchMode.SWITCH)}; "
-            f"nix-env -p {PROFILE} --set {back} && {back}/{transient.SWITCH_TO_CONFIGURATION} switch"
-        )
-        timer = (f"--unit={name}", f"--on-active={self.activation.dead_man:.0f}s", "--no-ask-password")
-        await self._must("systemd-run", *timer, "--", "sh", "-c", script, unless="was already loaded")
-
-    async def _must(self, *argv: str, stdin: str | None = None, unless: str | None = None) -> None:
-        """Run a preparing command; ``unless`` in its error output means that an earlier, lost answer was a success."""
-        result = await self.patient.run(*argv, privileged=True, stdin=stdin)
-        if result.ok or (unless is not None and unless in result.stderr):
-            return
-        raise task_error(
-            FailureKind.ACTIVATION,
-            f"{self.activation.host.name} could not be prepared for the change: {argv[0]} failed",
-            expected=f"{argv[0]} to exit with 0",
-            seen=f"exit code {result.exit_code}",
-            evidence=result.tail(),
-            did="nothing: the system was not changed",
-            command=shlex.join(argv),
-            exit_code=result.exit_code,
-        )
+    @property
+    def _dead_man(self) -> DeadMan:
+        given = self.activation
+        name = transient.dead_man_name(given.run, given.closure)
+        return DeadMan(name=name, seconds=given.dead_man, back=back_to(given.way_back, given.mode))
 
     # --- after the change --------------------------------------------------------------------------------------------
 
-    async def _judge(self, mode: SwitchMode, ended: Ended | Gone | Overdue) -> Activated:
+    async def _judge(self, mode: SwitchMode, ended: Ending, seen: Situation) -> Activated:
         """What is true is what the host runs; the exit code says why."""
-        seen = await self.patient.look()
         if isinstance(ended, Overdue):
             raise TaskError(await self._overdue(mode, ended, seen))
         if isinstance(ended, Gone):
@@ -222,7 +179,7 @@ class _Change:
     async def _read_out(self, unit: str) -> tuple[str, ...]:
         """What a program that did not end well has said; its unit goes, so that another attempt can begin anew."""
         lines = await transient.journal(self.patient, unit)
-        await transient.forget_unit(self.patient, unit)
+        await transient.forget_units(self.patient, unit)
         for line in lines:
             self.say(line)
         return lines
@@ -236,9 +193,10 @@ class _Change:
             case code if code == _UNITS_FAILED and switched:
                 return self._judge_units(seen, lines)
             case code if code == _REBOOT_NEEDED and not switched:
-                await transient.disarm(self.patient, seen.dead_men)
+                await transient.forget_units(self.patient, *seen.dead_men)
                 return self._needs_reboot("its init changed", lines)
             case code if code == _REFUSED and _INHIBITED in output and not switched:
+                await transient.forget_units(self.patient, *seen.dead_men)
                 return await self._boot_instead(seen, lines)
             case code if code and _LOCK_HELD in output and not switched:
                 raise TaskError(self._locked("another switch-to-configuration holds the lock", lines))
@@ -247,8 +205,7 @@ class _Change:
 
     def _judge_units(self, seen: Situation, lines: tuple[str, ...]) -> Activated:
         """Exit code 4: switched, and some units did not start. Which ones decides."""
-        named = _FAILED_UNITS.findall("\n".join(lines))
-        units = tuple(u.strip() for group in named for u in group.split(",") if u.strip()) or seen.failed
+        units = transient.failed_units(lines) or seen.failed
         fatal = tuple(u for u in units if u in self.activation.node_units)
         if not fatal:
             return Activated(changed=True, warnings=tuple(f"{unit} failed to start" for unit in units))
@@ -266,19 +223,42 @@ class _Change:
 
     async def _boot_instead(self, seen: Situation, lines: tuple[str, ...]) -> Activated:
         """An inhibitor differs: the new system must be booted into. Nothing is running that would need a way back."""
-        self.say("a switch inhibitor differs: making it the system of the next boot instead")
-        await transient.disarm(self.patient, seen.dead_men)
-        unit = self._unit(SwitchMode.BOOT)
-        ended = await transient.switch_in_unit(self.patient, unit, self.activation.closure, SwitchMode.BOOT, self.say)
-        await self._judge(SwitchMode.BOOT, ended)
-        return self._needs_reboot("a switch inhibitor differs", lines)
+        why = "a switch inhibitor differs"
+        if self.activation.mode is SwitchMode.TEST or self.activation.profile is not None:
+            return self._needs_reboot(why, lines)
+        self.say(f"{why}: making it the system of the next boot instead")
+        boots = Launch(unit=self._unit(SwitchMode.BOOT), destination=self._destination.by(SwitchMode.BOOT))
+        await self._judge(SwitchMode.BOOT, *await launch(self.patient, boots, seen.boot_id, self.say))
+        return self._needs_reboot(why, lines)
 
     def _needs_reboot(self, why: str, lines: tuple[str, ...] = ()) -> Activated:
+        """For a trial, and for a specialisation, which no boot loader starts by itself, that is the end.
+
+        Raises:
+            TaskError: INHIBITED.
+        """
+        if self.activation.mode is SwitchMode.TEST or self.activation.profile is not None:
+            raise TaskError(self._inhibited(why, lines))
         warning = f"needs a reboot: {why}"
         return Activated(changed=True, needs_reboot=True, warnings=(warning,), evidence=lines[-_EVIDENCE:])
 
+    def _inhibited(self, why: str, lines: tuple[str, ...]) -> Failure:
+        name, trial = self.activation.host.name, self.activation.mode is SwitchMode.TEST
+        what = "a trial" if trial else "a specialisation, which a boot loader does not start by itself"
+        return Failure(
+            kind=FailureKind.INHIBITED,
+            message=f"{name} cannot be switched to its new system while it runs ({why}), and this is {what}",
+            expected="a switch without a reboot",
+            seen=why,
+            evidence=lines[-_EVIDENCE:],
+            did="left the host what it was" if trial else "",
+            next=f"deploy apply INVENTORY --on {name}, without --mode test: it reboots the host"
+            if trial
+            else f"make it the configuration of {name} itself, or choose its entry at the console: systemctl reboot",
+        )
+
     def _judge_boot(self, ended: Ended, seen: Situation, lines: tuple[str, ...]) -> Activated:
-        if ended.exit_code == 0 and seen.profile == self.activation.closure:
+        if ended.exit_code == 0 and seen.profile == self._destination.profile:
             inhibited = self.activation.mode is SwitchMode.SWITCH
             return self._needs_reboot("a switch inhibitor differs") if inhibited else Activated(changed=True)
         if ended.exit_code and _LOCK_HELD in "\n".join(lines):
@@ -289,7 +269,7 @@ class _Change:
         """The unit's result is lost; the host's state is not."""
         rebooted = seen.boot_id != self.activation.way_back.boot_id
         why = "the host rebooted meanwhile" if rebooted else "its unit was gone before its result could be read"
-        if mode is SwitchMode.SWITCH and seen.current == self.activation.closure:
+        if mode.runs_now and seen.current == self.activation.closure:
             return Activated(changed=True, warnings=(f"{why}; it runs the new system",))
         failure = self._failed(Ended(exit_code=None, result=why), seen, ())
         raise TaskError(replace(failure, transient=mode is SwitchMode.BOOT))
@@ -297,7 +277,7 @@ class _Change:
     def _failed(self, ended: Ended, seen: Situation, lines: tuple[str, ...]) -> Failure:
         name, code = self.activation.host.name, ended.exit_code
         back = seen.current == self.activation.way_back.system != self.activation.closure
-        fell_back = back and not seen.dead_men and code != _REFUSED and self.activation.mode is SwitchMode.SWITCH
+        fell_back = back and not seen.dead_men and code != _REFUSED and self.activation.mode.runs_now
         how = f"exit code {code}" if code is not None else f"no exit code ({ended.result})"
         return Failure(
             kind=FailureKind.FELL_BACK if fell_back else FailureKind.ACTIVATION,
@@ -305,7 +285,7 @@ class _Change:
             if fell_back
             else f"{name} was not activated: {_meaning(code)}",
             expected=f"/run/current-system to be {self.activation.closure}"
-            if self.activation.mode is SwitchMode.SWITCH
+            if self.activation.mode.runs_now
             else f"{self.activation.closure} to be the system of the next boot",
             seen=f"{how}; /run/current-system is {seen.current}",
             evidence=lines[-_EVIDENCE:],

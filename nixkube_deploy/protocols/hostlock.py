@@ -3,6 +3,7 @@
 It keeps tools of this kind apart; a person who logs in and switches by hand is not stopped (the activation sees that).
 """
 
+import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -32,9 +33,8 @@ async def lock_host(shell: Shell, host: Host, run: RunId) -> AsyncIterator[None]
         TaskError: LOCKED, naming the holder; COMMAND when the host cannot lock.
     """
     for attempt in range(1, _OWN_TRIES + 1):
-        async with shell.hold(host, _take()) as ended:
+        async with shell.hold(host, _take(run)) as ended:
             if ended is None:
-                await _name_holder(shell, host, run)
                 yield
                 return
         holder = await _holder(shell, host, ended)
@@ -43,14 +43,11 @@ async def lock_host(shell: Shell, host: Host, run: RunId) -> AsyncIterator[None]
         await anyio.sleep(1)
 
 
-def _take() -> Command:
-    argv = ("flock", "--nonblock", "--conflict-exit-code", str(_CONFLICT), LOCK_FILE, "sh", "-c", "echo locked; cat")
+def _take(run: RunId) -> Command:
+    """Whoever finds the lock taken finds the name; failing to write it is no reason not to work."""
+    holding = f"echo {shlex.quote(run)} >{HOLDER_FILE}; echo locked; cat >/dev/null"
+    argv = ("flock", "--nonblock", "--conflict-exit-code", str(_CONFLICT), LOCK_FILE, "sh", "-c", holding)
     return Command(argv=argv, privileged=True, timeout=30.0)
-
-
-async def _name_holder(shell: Shell, host: Host, run: RunId) -> None:
-    """For whoever finds the lock taken. Failing to write a name is no reason not to work."""
-    await shell.run(host, Command(argv=("tee", HOLDER_FILE), stdin=f"{run}\n", privileged=True))
 
 
 async def _holder(shell: Shell, host: Host, ended: CommandResult) -> str:
@@ -74,5 +71,6 @@ def _held_by(host: Host, holder: str) -> TaskError:
         f"{host.name} is being changed by run {holder or 'unknown'}",
         expected="no other run at work on the host",
         seen=f"{LOCK_FILE} is held; {HOLDER_FILE} says: {holder or 'nothing'}",
-        next=f"wait for it, or see who it is: deploy show {holder or 'RUN'}",
+        next=f"wait for it, or see what it does: deploy show {holder or 'RUN'}; "
+        f"if it is dead and only its connection hangs: {host.login} pkill -f {LOCK_FILE}",
     )

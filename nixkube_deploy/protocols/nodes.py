@@ -43,26 +43,7 @@ def match_nodes(
     return found
 
 
-def match_node(host: Host, facts: HostFacts, nodes: Sequence[Node]) -> Node:
-    """The Node of one host.
-
-    Raises:
-        TaskError: CLUSTER, ambiguous, contradictory, or none at all.
-    """
-    node = _find(host, facts, _Known(nodes))
-    if node is not None:
-        return node
-    raise task_error(
-        FailureKind.CLUSTER,
-        f"no Node of the cluster is {host.name}",
-        expected=f"a Node with machine-id {facts.machine_id or '(unknown)'} or address {host.address}",
-        seen="Nodes " + (", ".join(sorted(node.name for node in nodes)) or "(none)"),
-        next=f"kubectl get nodes -o wide; or set hosts.{host.name}.node in the inventory",
-        transient=True,
-    )
-
-
-def node_facts(node: Node, csi_drivers: frozenset[str] = frozenset()) -> NodeFacts:
+def node_facts(node: Node) -> NodeFacts:
     """What planning asks of a Node. A Node tainted as gone is not ready whatever its condition still says."""
     return NodeFacts(
         name=NodeName(node.name),
@@ -72,7 +53,6 @@ def node_facts(node: Node, csi_drivers: frozenset[str] = frozenset()) -> NodeFac
         boot_id=node.boot_id,
         kernel_version=node.kernel_version,
         kubelet_version=node.kubelet_version,
-        csi_drivers=csi_drivers,
     )
 
 

@@ -20,16 +20,16 @@ T = TypeVar("T")
 PATIENCE: Final = 180.0
 """Seconds without an answer after which a step ends as "outcome unknown"; another attempt takes it up again."""
 
-FIRST_PAUSE: Final = 0.1
+FIRST_PAUSE: Final = 0.02
 LONGEST_PAUSE: Final = 2.0
 
 
 def pauses() -> Iterator[float]:
-    """0.1 s, growing by half to 2 s, for ever: quick for what is quick, gentle to what is not."""
+    """20 ms, doubling up to 2 s, for ever: quick for what is quick, gentle to what is not."""
     pause = FIRST_PAUSE
     while True:
         yield pause
-        pause = min(1.5 * pause, LONGEST_PAUSE)
+        pause = min(2 * pause, LONGEST_PAUSE)
 
 
 class PatientShell:

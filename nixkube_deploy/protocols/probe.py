@@ -19,6 +19,8 @@ from nixkube_deploy.protocols.script import Question, ask
 CURRENT: Final = "/run/current-system"
 BOOTED: Final = "/run/booted-system"
 PROFILE: Final = "/nix/var/nix/profiles/system"
+TESTED: Final = "/run/nixkube-deploy.test"
+"""Names the system that was activated with ``--mode test``; gone with the boot, as the system itself is."""
 
 _STORE_PATH = re.compile(r"/nix/store/[0-9A-Za-z+._?=-]+(/\S*)?")
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -61,6 +63,21 @@ def boot_id(answer: str) -> str:
 def machine_id(answer: str) -> str:
     """A machine id, or nothing (``uninitialized`` on a first boot)."""
     return answer if re.fullmatch(r"[0-9a-f]{32}", answer) else ""
+
+
+def system_paths(answer: str) -> tuple[StorePath, ...]:
+    """Systems, one a line. A pattern that nothing matched is answered with itself, which is none."""
+    return tuple(path for line in answer.splitlines() if (path := system_path(line.strip())) is not None)
+
+
+def number(answer: str) -> int | None:
+    """A small whole number."""
+    return int(answer) if re.fullmatch(r"[0-9]{1,9}", answer) else None
+
+
+def generation_link(number: int) -> str:
+    """Where a generation of the system profile is."""
+    return f"{PROFILE}-{number}-link"
 
 
 def generation(answer: str) -> int | None:
@@ -129,6 +146,9 @@ _MACHINE: Final = (
     Fact(name="serial", command="cat /sys/class/dmi/id/product_serial"),
     Fact(name="profile", command=f"readlink -f {PROFILE}", read=system_path),
     Fact(name="generation", command=f"readlink {PROFILE}", read=generation),
+    Fact(name="specialisations", command=f"readlink -f {PROFILE}/specialisation/*", read=system_paths),
+    Fact(name="tested", command=f"cat {TESTED}", read=system_path),
+    Fact(name="uid", command="id -u", read=number),
     Fact(name="disk.store", command="df -Pk /nix/store", read=free_bytes),
     Fact(name="disk.boot", command="df -Pk /boot", read=free_bytes),
     Fact(name="loader.systemd-boot", command="test -e /boot/loader/loader.conf && echo yes"),
@@ -138,6 +158,11 @@ _MACHINE: Final = (
     Fact(name="activations", command=systemd_units(OUR_UNITS), read=unit_names),
 )
 """Where a name is a field of ``HostFacts``, the value goes there as it is."""
+
+
+def _files(unit: str) -> tuple[str, str]:
+    """A unit's own file, and the one with which NixOS changes a unit that a package brings."""
+    return unit, f"{unit}.d/overrides.conf"
 
 
 def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
@@ -160,11 +185,6 @@ def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
         part("dbus", "etc/systemd/system/dbus.service"),
         *(part(f"units.{file}", f"etc/systemd/system/{file}") for unit in sorted(units) for file in _files(unit)),
     )
-
-
-def _files(unit: str) -> tuple[str, str]:
-    """A unit's own file, and the one with which NixOS changes a unit that a package brings."""
-    return unit, f"{unit}.d/overrides.conf"
 
 
 def ask_etcd(distribution: Distribution) -> str:
@@ -228,3 +248,19 @@ def _contents(name: str, found: Facts) -> SystemContents | None:
     units = {key.removeprefix("units."): value for key, value in parts.items() if key.startswith("units.") and value}
     plain = {key: value for key, value in parts.items() if not key.startswith("units.")}
     return SystemContents(path=found[name], units=units, **plain)
+
+
+async def system_contents(shell: Shell, host: Host, system: StorePath, distribution: Distribution) -> SystemContents:
+    """What a system in the host's store is made of, in one round trip; of its units only the node's.
+
+    Raises:
+        TaskError: what ``Shell`` raises, and COMMAND when there is no such system.
+    """
+    facts = _system("system", system, distribution.node_units) if system_path(system) else ()
+    answered = await ask(shell, host, (Question(name=f.name, command=f.command) for f in facts))
+    found = _contents("system", {"system": None} | {f.name: f.read(answered.get(f.name, "")) for f in facts})
+    if found is None:
+        raise task_error(
+            FailureKind.COMMAND, f"{host.name} has no system at {system}", expected="it in the host's store"
+        )
+    return found

@@ -15,9 +15,11 @@ from nixkube_deploy.model.names import RunId, StorePath
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
 from nixkube_deploy.protocols import transient
+from nixkube_deploy.protocols.destination import SWITCH_TO_CONFIGURATION, Destination, back_to
+from nixkube_deploy.protocols.launch import Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell, pauses
 from nixkube_deploy.protocols.situation import Situation, look
-from nixkube_deploy.protocols.transient import Ended, Gone, Overdue
+from nixkube_deploy.protocols.transient import Ended, Ending, Overdue, failed_units
 
 _POLL_TIMEOUT: Final = 10.0
 _BOOT_LOOKS: Final = 60
@@ -215,27 +217,60 @@ async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, ru
     and the end is judged by what the host runs. A host that had to reboot into the new system reboots out of it.
 
     Raises:
-        TaskError: ACTIVATION, REBOOT, TIMEOUT; transient LOCKED and OUTCOME_UNKNOWN.
+        TaskError: ACTIVATION, UNIT, REBOOT, TIMEOUT; transient LOCKED and OUTCOME_UNKNOWN.
     """
     await look(shell, host)  # Unreachable here means that nothing was done; from here on the host is insisted upon.
-    patient = PatientShell(shell, host, clock)
-    unit = transient.unit_name("rollback", run, action.way_back.system)
-    seen = await _clear_the_way(patient, run, unit, report)
-    await transient.set_profile(patient, action.way_back.system)
+    patient, back = PatientShell(shell, host, clock), action.way_back
+    seen = await _may_begin(patient, run, report)
     boots = action.reboot or _booted_another(action, seen)
-    mode = SwitchMode.BOOT if boots else SwitchMode.SWITCH
-    ended = await transient.switch_in_unit(patient, unit, action.way_back.system, mode, report)
+    way = back_to(back, SwitchMode.BOOT if boots else action.mode)
+    ended, after, lines = await _go(patient, run, way, seen, report)
     well = isinstance(ended, Ended) and ended.exit_code == 0
-    lines = () if well else await transient.journal(patient, unit)
-    if not isinstance(ended, Overdue):
-        await transient.forget_unit(patient, unit)
-    if well and boots and (seen.current != action.way_back.system or _booted_another(action, seen)):
+    if well and boots and (seen.current != back.system or _booted_another(action, seen)):
         await restart(shell, clock, host, action.reboot_timeout, report)
-    after = await patient.look()
-    if after.current != action.way_back.system or (boots and not well) or isinstance(ended, Overdue):
+        after = await patient.look()
+        if back.profile is not None and after.current == back.profile != back.system:
+            ended, after, lines = await _go(patient, run, way.by(SwitchMode.TEST), after, report)
+    if after.current != back.system or (boots and not well) or isinstance(ended, Overdue):
         raise TaskError(_not_taken_back(host, action, ended, after, lines))
     if isinstance(ended, Ended) and ended.exit_code == _UNITS_FAILED:
-        report(f"back on {action.way_back.system}, but these units failed: {', '.join(after.failed)}")
+        _judge_failed_units(host, back.system, failed_units(lines) or after.failed, lines, report)
+
+
+async def _go(
+    patient: PatientShell, run: RunId, way: Destination, seen: Situation, report: OnLine
+) -> tuple[Ending, Situation, tuple[str, ...]]:
+    """One launch on the way back: how it ended, where the host is then, and what a program that ended badly said."""
+    unit = transient.unit_name("rollback", run, way.system)
+    if seen.is_running(unit):
+        ended = await transient.follow(patient, unit)
+        after = await patient.look()
+    else:
+        clear = tuple(dict.fromkeys((*seen.dead_men, *seen.leftovers(run))))
+        ended, after = await launch(patient, Launch(unit=unit, destination=way, clear=clear), seen.boot_id, report)
+    lines = () if isinstance(ended, Ended) and ended.exit_code == 0 else await transient.journal(patient, unit)
+    if not isinstance(ended, Overdue):
+        await transient.forget_units(patient, unit)
+    return ended, after, lines
+
+
+def _judge_failed_units(
+    host: Host, system: str, units: tuple[str, ...], lines: tuple[str, ...], report: OnLine
+) -> None:
+    """Back on what worked, but does it work? Units of the node decide, as on the way ahead."""
+    fatal = tuple(unit for unit in units if unit in _NODE_UNITS)
+    if not fatal:
+        report(f"back on {system}, but these units failed: {', '.join(units)}")
+        return
+    raise task_error(
+        FailureKind.UNIT,
+        f"{host.name} is back on its old system, but {', '.join(fatal)} failed to start",
+        expected="the kubelet and the container runtime to run",
+        seen=f"failed units: {', '.join(units)}",
+        evidence=lines[-_EVIDENCE:],
+        next=f"{host.login} systemctl status {fatal[0]}",
+        exit_code=_UNITS_FAILED,
+    )
 
 
 def _booted_another(action: RollBack, seen: Situation) -> bool:
@@ -243,8 +278,8 @@ def _booted_another(action: RollBack, seen: Situation) -> bool:
     return seen.boot_id != back.boot_id and seen.booted not in {back.system, back.booted}
 
 
-async def _clear_the_way(patient: PatientShell, run: RunId, unit: str, report: OnLine) -> Situation:
-    """Nothing else may change the host: let a fired timer finish, disarm the others, stop a hanging switch."""
+async def _may_begin(patient: PatientShell, run: RunId, report: OnLine) -> Situation:
+    """Nothing else may change the host: a timer that has fired is left to finish, another run's switch is respected."""
     seen = await patient.look()
     for pause, _ in zip(pauses(), range(_GOING_BACK_LOOKS), strict=False):
         if not seen.going_back:
@@ -261,16 +296,10 @@ async def _clear_the_way(patient: PatientShell, run: RunId, unit: str, report: O
             next=f"{patient.host.login} systemctl status {others[0]}",
             transient=True,
         )
-    await transient.disarm(patient, seen.dead_men)
-    for leftover in seen.leftovers(run):
-        if leftover != f"{unit}.service" or not seen.is_running(unit):
-            await transient.forget_unit(patient, leftover)
     return seen
 
 
-def _not_taken_back(
-    host: Host, action: RollBack, ended: Ended | Gone | Overdue, after: Situation, lines: tuple[str, ...]
-) -> Failure:
+def _not_taken_back(host: Host, action: RollBack, ended: Ending, after: Situation, lines: tuple[str, ...]) -> Failure:
     locked, kind = _LOCK_HELD in "\n".join(lines), FailureKind.ACTIVATION
     match ended:
         case Ended(exit_code=code, result=result):
@@ -285,7 +314,7 @@ def _not_taken_back(
         expected=f"/run/current-system to be {action.way_back.system}, and the system of the next boot",
         seen=f"switch-to-configuration: {how}; /run/current-system is {after.current}",
         evidence=lines[-_EVIDENCE:],
-        next=f"on {host.name}: {action.way_back.system}/{transient.SWITCH_TO_CONFIGURATION} switch",
+        next=f"on {host.name}: {action.way_back.system}/{SWITCH_TO_CONFIGURATION} switch",
         exit_code=ended.exit_code if isinstance(ended, Ended) else None,
-        transient=locked or isinstance(ended, Gone),
+        transient=locked or not isinstance(ended, Ended | Overdue),
     )

@@ -12,7 +12,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.shell import Command, CommandResult, Shell
 
-_END: Final = "end"
+END: Final = "end"
 """The marker after the last answer: without it the answer was cut short."""
 
 _TIMEOUT: Final = 30.0
@@ -32,7 +32,7 @@ def script(questions: Iterable[Question]) -> str:
     The empty ``echo`` before each marker ends a last line without a newline (``kernel-params`` has none).
     """
     lines = [line for q in questions for line in (f"echo; echo @{q.name}", f"{q.command} 2>/dev/null")]
-    return "\n".join([*lines, f"echo; echo @{_END}"])
+    return "\n".join([*lines, f"echo; echo @{END}"])
 
 
 def answers(output: str, names: Iterable[str]) -> dict[str, str]:
@@ -40,7 +40,7 @@ def answers(output: str, names: Iterable[str]) -> dict[str, str]:
 
     What comes before the first marker (a banner) is ignored, and a marker counts only once: the first time.
     """
-    expected = {*names, _END}
+    expected = {*names, END}
     found: dict[str, list[str]] = {}
     into: list[str] | None = None
     for line in output.splitlines():
@@ -60,22 +60,21 @@ async def ask(shell: Shell, host: Host, questions: Iterable[Question]) -> Mappin
         TaskError: COMMAND, transient, when there is no whole answer, and what ``Shell`` raises.
     """
     questions = tuple(questions)
-    return _checked(host, questions, await shell.run(host, _command(questions)))
-
-
-async def ask_fresh(shell: Shell, host: Host, questions: Iterable[Question]) -> Mapping[str, str]:
-    """The same over a brand-new connection, which proves that one can still be made."""
-    questions = tuple(questions)
-    return _checked(host, questions, await shell.run_fresh(host, _command(questions)))
+    return checked(host, questions, await shell.run(host, _command(questions)))
 
 
 def _command(questions: tuple[Question, ...]) -> Command:
     return Command(argv=("sh", "-c", script(questions)), timeout=_TIMEOUT)
 
 
-def _checked(host: Host, questions: tuple[Question, ...], result: CommandResult) -> Mapping[str, str]:
+def checked(host: Host, questions: tuple[Question, ...], result: CommandResult) -> Mapping[str, str]:
+    """The answers in a command's output.
+
+    Raises:
+        TaskError: COMMAND, transient, when there is no whole answer.
+    """
     found = answers(result.stdout, (q.name for q in questions))
-    if _END not in found:
+    if END not in found:
         raise TaskError(_not_an_answer(host, result, last=next(reversed(found), "nothing")))
     return found
 

@@ -11,12 +11,12 @@ from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import RunId, StorePath
 from nixkube_deploy.ports.shell import Shell
 from nixkube_deploy.protocols import probe
-from nixkube_deploy.protocols.script import Question, ask, ask_fresh
+from nixkube_deploy.protocols.script import Question, ask
 
 PREFIX: Final = "nixkube-deploy-"
 DEAD_MAN: Final = f"{PREFIX}deadman-"
 
-_QUESTIONS: Final = (
+QUESTIONS: Final = (
     Question(name="current", command=f"readlink -f {probe.CURRENT}"),
     Question(name="booted", command=f"readlink -f {probe.BOOTED}"),
     Question(name="profile", command=f"readlink -f {probe.PROFILE}"),
@@ -79,15 +79,11 @@ class Situation:
 
 async def look(shell: Shell, host: Host) -> Situation:
     """One round trip over the kept connection."""
-    return _situation(await ask(shell, host, _QUESTIONS))
+    return situation(await ask(shell, host, QUESTIONS))
 
 
-async def look_fresh(shell: Shell, host: Host) -> Situation:
-    """One round trip over a brand-new connection."""
-    return _situation(await ask_fresh(shell, host, _QUESTIONS))
-
-
-def _situation(found: Mapping[str, str]) -> Situation:
+def situation(found: Mapping[str, str]) -> Situation:
+    """The answers to ``QUESTIONS`` as one value."""
     return Situation(
         current=probe.system_path(found.get("current", "")),
         booted=probe.system_path(found.get("booted", "")),

@@ -1,34 +1,31 @@
-"""Programs that outlive our connection: transient systemd units with names of their own, started, followed and read.
+"""Programs that outlive our connection: transient systemd units with names of their own, followed and read.
 
 What an exit code means is for the caller to say; this module only makes sure that it is read and never guessed.
 """
 
 import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 import anyio
 
-from nixkube_deploy.model.action import SwitchMode
-from nixkube_deploy.model.error import OutcomeUnknown, task_error
-from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.names import RunId, StorePath
-from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
 from nixkube_deploy.protocols.patience import PatientShell, pauses
-from nixkube_deploy.protocols.probe import PROFILE
 from nixkube_deploy.protocols.situation import DEAD_MAN, PREFIX
 
 _PROPERTIES: Final = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus"
 _JOURNAL_LINES: Final = "40"
-_STARTS: Final = 3
-"""How often a unit is started when its start is lost before it reached the host."""
-
 _QUEUED_LOOKS: Final = 15
 """How often a unit may be found loaded but not started before it counts as gone."""
 
-_JOURNAL_LOOKS: Final = 3
-SWITCH_TO_CONFIGURATION: Final = "bin/switch-to-configuration"
+_JOURNAL_LOOKS: Final = 6
+_FAILED_UNITS: Final = re.compile(r"the following units failed: (.+)")
+
+STILL_HERE: Final = 120.0
+"""Seconds after which a controller that waits for a unit tells the dead-man timer that it still does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +48,18 @@ class Overdue:
     seconds: float
 
 
+class Running:
+    """The unit still runs."""
+
+
+class Queued:
+    """systemd knows the unit and has not started it."""
+
+
+Ending = Ended | Gone | Overdue
+"""How waiting for a unit ends."""
+
+
 def unit_name(verb: str, run: RunId, path: StorePath) -> str:
     """The name under which a killed controller's successor finds the unit again."""
     return f"{PREFIX}{verb}-{run}-{hashlib.sha256(path.encode()).hexdigest()[:8]}"
@@ -61,104 +70,63 @@ def dead_man_name(run: RunId, closure: StorePath) -> str:
     return f"{DEAD_MAN}{run}-{hashlib.sha256(closure.encode()).hexdigest()[:8]}"
 
 
-async def set_profile(patient: PatientShell, path: StorePath) -> None:
-    """Make ``path`` the system profile's newest generation.
-
-    Raises:
-        TaskError: ACTIVATION (the path is not valid there, say) or DISK_FULL.
-    """
-    result = await patient.run("nix-env", "-p", PROFILE, "--set", path, privileged=True)
-    if not result.ok:
-        full = "No space left on device" in result.stderr
-        raise task_error(
-            FailureKind.DISK_FULL if full else FailureKind.ACTIVATION,
-            f"{patient.host.name}: the system profile could not be set to {path}",
-            expected="nix-env --set to exit with 0",
-            seen=f"exit code {result.exit_code}",
-            evidence=result.tail(),
-            command=f"nix-env -p {PROFILE} --set {path}",
-            exit_code=result.exit_code,
-            next="nix-collect-garbage on the host" if full else "run apply again: it copies the closure once more",
-        )
+def show(unit: str) -> str:
+    """The command whose answer ``read_state`` reads."""
+    return f"systemctl show {unit} {_PROPERTIES}"
 
 
-async def switch_in_unit(
-    patient: PatientShell, unit: str, system: StorePath, mode: SwitchMode, on_line: OnLine
-) -> Ended | Gone | Overdue:
-    """Run ``system``'s switch-to-configuration in a unit, to its end, however often the connection breaks."""
-    program = f"{system}/{SWITCH_TO_CONFIGURATION}"
-    on_line(f"switch-to-configuration {mode.value} runs in {unit}.service")
-    before = (await patient.look()).boot_id
-    for _ in range(_STARTS):
-        surely_started = await _start(patient, unit, (program, mode.value))
-        ended = await follow(patient, unit)
-        if surely_started or isinstance(ended, Ended | Overdue) or (await patient.look()).boot_id != before:
-            return ended
-    return Gone()
+def read_state(answer: str) -> Ended | Gone | Running | Queued:
+    """What systemd says of a unit."""
+    shown = _properties(answer)
+    match shown.get("LoadState"), shown.get("ActiveState"):
+        case "not-found", _:
+            return Gone()
+        case _, "failed":
+            exited = shown.get("Result") == "exit-code"
+            status = shown.get("ExecMainStatus", "")
+            code = int(status) if exited and status.isdecimal() else None
+            return Ended(exit_code=code, result=shown.get("Result", "failed"))
+        case _, "active" if shown.get("SubState") == "exited":
+            return Ended(exit_code=0)
+        case _, "inactive":
+            return Queued()
+        case _:
+            return Running()
 
 
-async def _start(patient: PatientShell, unit: str, argv: tuple[str, ...]) -> bool:
-    """Start it; False when the connection broke meanwhile and only the host knows."""
-    unit_options = (f"--unit={unit}", "--service-type=oneshot", "--remain-after-exit")
-    command = Command(
-        argv=("systemd-run", *unit_options, "--no-ask-password", "--no-block", "--", *argv), privileged=True
-    )
-    try:
-        result = await patient.shell.run(patient.host, command)
-    except OutcomeUnknown:
-        return False
-    if not result.ok and not _exists_already(result):
-        raise task_error(
-            FailureKind.ACTIVATION,
-            f"{patient.host.name}: systemd did not start {argv[0].rpartition('/')[2]}",
-            expected="systemd-run to exit with 0",
-            seen=f"exit code {result.exit_code}",
-            evidence=result.tail(),
-            command=" ".join(command.argv),
-            exit_code=result.exit_code,
-        )
-    return True
+def _properties(answer: str) -> Mapping[str, str]:
+    pairs = (line.partition("=") for line in answer.splitlines())
+    return {key: value.strip() for key, _, value in pairs}
 
 
-def _exists_already(result: CommandResult) -> bool:
-    text = result.stderr + result.stdout
-    return "already loaded" in text or "already exists" in text
-
-
-async def follow(patient: PatientShell, unit: str) -> Ended | Gone | Overdue:
+async def follow(patient: PatientShell, unit: str, *, waited: float = 0.0, timer: str | None = None) -> Ending:
     """Wait for the unit's end and read it; a connection that breaks meanwhile is made again.
 
-    The host's ``activation_timeout`` ends the wait, not the unit.
+    The host's ``activation_timeout`` (of which ``waited`` seconds are over) ends the wait, not the unit. A dead-man
+    ``timer`` counts from the last time this host heard from us: a switch that takes long is not taken back for it.
     """
     queued, limit = 0, patient.host.policy.activation_timeout
-    give_up = patient.clock.monotonic() + limit
+    now = patient.clock.monotonic()
+    give_up, tell = now + limit - waited, now + max(STILL_HERE - waited, 0.0)
     for pause in pauses():
-        shown = _properties(await patient.run("systemctl", "show", unit, _PROPERTIES))
-        match shown.get("LoadState"), shown.get("ActiveState"):
-            case "not-found", _:
-                return Gone()
-            case _, "failed":
-                exited = shown.get("Result") == "exit-code"
-                status = shown.get("ExecMainStatus", "")
-                code = int(status) if exited and status.isdecimal() else None
-                return Ended(exit_code=code, result=shown.get("Result", "failed"))
-            case _, "active" if shown.get("SubState") == "exited":
-                return Ended(exit_code=0)
-            case _, "inactive":
-                queued += 1
-                if queued > _QUEUED_LOOKS:
-                    return Gone()
-            case _:
-                queued = 0
+        if timer is not None and patient.clock.monotonic() >= tell:
+            await start_over(patient, timer)
+            tell = patient.clock.monotonic() + STILL_HERE
+        state = read_state((await patient.run("systemctl", "show", unit, _PROPERTIES)).stdout)
+        queued = queued + 1 if isinstance(state, Queued) else 0
+        if isinstance(state, Ended | Gone):
+            return state
+        if queued > _QUEUED_LOOKS:
+            return Gone()
         if patient.clock.monotonic() > give_up:
             return Overdue(seconds=limit)
         await anyio.sleep(pause)
     raise AssertionError("pauses never end")
 
 
-def _properties(result: CommandResult) -> dict[str, str]:
-    pairs = (line.partition("=") for line in result.stdout.splitlines())
-    return {key: value.strip() for key, _, value in pairs}
+async def start_over(patient: PatientShell, timer: str) -> None:
+    """Let a dead-man timer count from now. One that has fired, or was never armed, is left alone."""
+    await patient.run("systemctl", "try-restart", f"{timer}.timer", privileged=True)
 
 
 async def journal(patient: PatientShell, unit: str) -> tuple[str, ...]:
@@ -173,13 +141,22 @@ async def journal(patient: PatientShell, unit: str) -> tuple[str, ...]:
     return ()
 
 
-async def forget_unit(patient: PatientShell, unit: str) -> None:
-    """Let systemd forget a unit that was read. Failing to is harmless: its name is unique."""
-    await patient.run("systemctl", "stop", unit, privileged=True)
-    await patient.run("systemctl", "reset-failed", unit, privileged=True)
+def failed_units(lines: Iterable[str]) -> tuple[str, ...]:
+    """The units that switch-to-configuration says have failed."""
+    named = _FAILED_UNITS.findall("\n".join(lines))
+    return tuple(unit for group in named for unit in re.split(r"[,\s]+", group) if unit)
 
 
-async def disarm(patient: PatientShell, timers: tuple[str, ...]) -> None:
-    """Stop dead-man timers; one that is already gone is fine."""
-    if timers:
-        await patient.run("systemctl", "stop", *timers, privileged=True)
+def forget_lines(units: Iterable[str]) -> tuple[str, ...]:
+    """Commands by which systemd forgets units: what runs is stopped, what failed is no longer held against the host.
+
+    Failing to is harmless: their names are unique.
+    """
+    names = " ".join(units)
+    return (f"systemctl stop {names} 2>/dev/null", f"systemctl reset-failed {names} 2>/dev/null") if names else ()
+
+
+async def forget_units(patient: PatientShell, *units: str) -> None:
+    """Let systemd forget units that were read."""
+    if units:
+        await patient.run("sh", "-c", "\n".join(forget_lines(units)), privileged=True)

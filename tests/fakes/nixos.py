@@ -4,6 +4,7 @@ It answers the commands of the activation protocols and nothing else; it has no 
 as many looks as the test says.
 """
 
+import fnmatch
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,11 +23,12 @@ OK = CommandResult(exit_code=0)
 
 @dataclass(slots=True, kw_only=True)
 class Switch:
-    """How one run of switch-to-configuration goes: the exit code (None: killed), its output, how long it takes."""
+    """How one run of switch-to-configuration goes: the exit code (None: killed), its output, how many looks it lasts
+    once systemd-run has given up waiting for it."""
 
     code: int | None = 0
     says: tuple[str, ...] = ()
-    looks: int = 1
+    looks: int = 0
     at_end: Callable[[], None] = lambda: None
 
 
@@ -64,7 +66,10 @@ class NixosHost:
     failed: tuple[str, ...] = ()
     journal: dict[str, tuple[str, ...]] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
+    generations: dict[int, str] = field(default_factory=dict)
     state: str = "running"
+    refuses: dict[str, str] = field(default_factory=dict)
+    """Programs that end with 1, and what they say."""
 
     def __post_init__(self) -> None:
         self.current = self.current or self.system
@@ -88,69 +93,79 @@ class NixosHost:
     def fire_dead_man(self) -> None:
         """The timers do what they were armed to do."""
         for name, argv in list(self.timers.items()):
-            script = argv[-1]
-            old = shlex.split(script)[-2].removesuffix("/bin/switch-to-configuration")
-            self.current = self.profile = self.loader = old
             del self.timers[name]
+            _Script(self).run(argv[-1])
 
     # The commands.
 
-    def answer(self, command: Command) -> CommandResult:  # noqa: C901, PLR0912 (one arm a command)
-        argv = command.argv
+    def answer(self, command: Command) -> CommandResult:
+        if command.argv[:2] == ("sh", "-c"):
+            script = _Script(self)
+            code = script.run(command.argv[2])
+            return CommandResult(exit_code=code, stdout="Welcome to NixOS\r\n" + script.out, stderr=script.err)
+        if command.argv[0] == "tee":
+            self.files[command.argv[1]] = command.stdin or ""
+            return CommandResult(exit_code=0, stdout=command.stdin or "")
+        return self.perform(command.argv)
+
+    def perform(self, argv: tuple[str, ...]) -> CommandResult:  # noqa: C901, PLR0912 (one arm a command)
+        """One program."""
+        if argv[0] in self.refuses:
+            return CommandResult(exit_code=1, stderr=self.refuses[argv[0]])
         match argv:
-            case ("sh", "-c", script):
-                return CommandResult(exit_code=0, stdout=self._script(script))
             case ("nix-env", "-p", _, "--set", path):
                 self.profile = path
                 return OK
+            case ("nix-env", "-p", _, "--switch-generation", number):
+                self.profile = self.generations[int(number)]
+                return OK
+            case ("test", link, "-ef", path):
+                return CommandResult(exit_code=0 if self.links.get(link, link) == self.links.get(path, path) else 1)
             case ("systemd-run", *arguments):
                 return self._systemd_run(arguments)
-            case ("systemctl", "show", unit, _):
+            case ("systemctl", "show", unit, *_):
                 return CommandResult(exit_code=0, stdout=self._show(unit))
             case ("systemctl", "stop", *names):
                 return self._stop(names)
-            case ("systemctl", "reset-failed", name):
-                return self._reset_failed(name)
+            case ("systemctl", "reset-failed", *names):
+                return self._reset_failed(names)
+            case ("systemctl", "try-restart", _):
+                return OK
             case ("systemctl", "reboot"):
                 self.reboot()
                 raise lost("the connection went down")
             case ("systemctl", "is-system-running"):
                 return CommandResult(exit_code=0, stdout=f"{self.state}\n")
+            case ("systemctl", "list-units", *arguments):
+                failed = "".join(f"{unit} loaded failed failed {unit}\n" for unit in self.failed)
+                return CommandResult(exit_code=0, stdout=failed if "--failed" in arguments else self._listing())
             case ("journalctl", "-u", unit, *_):
                 return CommandResult(exit_code=0, stdout="\n".join(self.journal.get(unit, ())) + "\n")
-            case ("mkdir", *_) | ("chmod", *_):
+            case ("echo", *words):
+                return CommandResult(exit_code=0, stdout=" ".join(words) + "\n")
+            case ("printf", _, text):
+                return CommandResult(exit_code=0, stdout=text + "\n")
+            case ("mkdir", *_):
                 return OK
-            case ("tee", path):
-                self.files[path] = command.stdin or ""
-                return CommandResult(exit_code=0, stdout=command.stdin or "")
+            case ("readlink", "-f", path) if path in self.links:
+                return CommandResult(exit_code=0, stdout=f"{self.links[path]}\n")
+            case ("cat", "/proc/sys/kernel/random/boot_id"):
+                return CommandResult(exit_code=0, stdout=f"{self.boot_id}\n")
+            case ("cat", path) if path in self.files:
+                return CommandResult(exit_code=0, stdout=self.files[path])
+            case (program, verb) if program.endswith(_PROGRAM):
+                self._switch(program.removesuffix(_PROGRAM), verb, Switch())
+                return OK
             case ("readlink" | "cat" | "test", *_):
-                out = self._one(shlex.join(argv))
-                return CommandResult(exit_code=0 if out else 1, stdout=out)
+                return CommandResult(exit_code=1)
             case _:
                 return CommandResult(exit_code=127, stderr=f"sh: {argv[0]}: command not found\n")
 
-    def _script(self, script: str) -> str:
-        out = "Welcome to NixOS\r\n"
-        for line in script.splitlines():
-            out += f"\n{line.removeprefix('echo; echo ')}\n" if line.startswith("echo; ") else self._one(line)
-        return out
-
-    def _one(self, line: str) -> str:
-        command = line.removesuffix(" 2>/dev/null")
+    @property
+    def links(self) -> dict[str, str]:
         links = {"/run/current-system": self.current, "/run/booted-system": self.booted}
-        links["/nix/var/nix/profiles/system"] = self.profile
-        match shlex.split(command):
-            case ["readlink", "-f", path] if path in links:
-                return f"{links[path]}\n"
-            case ["cat", "/proc/sys/kernel/random/boot_id"]:
-                return f"{self.boot_id}\n"
-            case ["systemctl", "list-units", "--failed", *_]:
-                return "".join(f"{unit} loaded failed failed {unit}\n" for unit in self.failed)
-            case ["systemctl", "list-units", "--all", *_]:
-                return self._listing()
-            case ["cat", path] if path in self.files:
-                return self.files[path]
-        return ""
+        generations = {f"/nix/var/nix/profiles/system-{n}-link": path for n, path in self.generations.items()}
+        return {**links, **generations, "/nix/var/nix/profiles/system": self.profile}
 
     def _listing(self) -> str:
         services = [f"{name} loaded {unit.state} x {' '.join(unit.argv)}\n" for name, unit in self.units.items()]
@@ -171,6 +186,8 @@ class NixosHost:
             switch = self.switches.pop(0) if self.switches else Switch()
             self.units[full] = Unit(argv=argv, switch=switch, looks=switch.looks)
             self.journal[name] = switch.says
+            if switch.looks == 0:
+                self._finish(name, self.units[full])
         return OK
 
     def _show(self, name: str) -> str:
@@ -188,31 +205,87 @@ class NixosHost:
         unit = self.units.get(f"{name}.service")
         return unit.show() if unit else self._show(name)
 
-    def _finish(self, name: str, unit: Unit) -> None:
-        system = unit.argv[0].removesuffix("/bin/switch-to-configuration")
-        code, verb = unit.switch.code, unit.argv[1]
-        unit.state = "active" if code == 0 else "failed"
-        if code in (0, 4, 100):
-            self.loader = system
-        if code in (0, 4) and verb == "switch":
-            self.current = system
+    def _finish(self, _name: str, unit: Unit) -> None:
+        unit.state = "active" if unit.switch.code == 0 else "failed"
+        if unit.argv[0] != "sh":
+            self._switch(unit.argv[0].removesuffix(_PROGRAM), unit.argv[1], unit.switch)
+        elif unit.switch.code in (0, 4):
+            _Script(self).run(unit.argv[2])
         unit.switch.at_end()
 
+    def _switch(self, system: str, verb: str, switch: Switch) -> None:
+        if switch.code in (0, 4, 100) and verb != "test":
+            self.loader = system
+        if switch.code in (0, 4) and verb in ("switch", "test"):
+            self.current = system
+
     def _stop(self, names: list[str]) -> CommandResult:
+        missing = ""
         for name in names:
             full = name if "." in name else f"{name}.service"
-            if full in self.timers:
-                del self.timers[full]
-            elif full in self.units:
-                if self.units[full].state != "failed":
-                    del self.units[full]
-            else:
-                return CommandResult(exit_code=5, stderr=f"Failed to stop {full}: Unit {full} not loaded.\n")
-        return OK
+            known = fnmatch.filter([*self.timers, *self.units], full)
+            for each in known:
+                self.timers.pop(each, None)
+                if each in self.units and self.units[each].state != "failed":
+                    del self.units[each]
+            if not known and "*" not in full:
+                missing += f"Failed to stop {full}: Unit {full} not loaded.\n"
+        return CommandResult(exit_code=5 if missing else 0, stderr=missing)
 
-    def _reset_failed(self, name: str) -> CommandResult:
-        full = name if "." in name else f"{name}.service"
-        return OK if self.units.pop(full, None) else CommandResult(exit_code=1, stderr=f"Unit {full} not loaded.\n")
+    def _reset_failed(self, names: list[str]) -> CommandResult:
+        gone = [self.units.pop(name if "." in name else f"{name}.service", None) for name in names]
+        return OK if all(gone) else CommandResult(exit_code=1, stderr="Unit not loaded.\n")
+
+
+_PROGRAM = "/bin/switch-to-configuration"
+
+
+class _Script:
+    """The shell subset that scripts for hosts keep to: ``;``, ``&&``, ``||``, ``exit`` and redirections."""
+
+    def __init__(self, host: NixosHost) -> None:
+        self.host, self.out, self.err = host, "", ""
+
+    def run(self, script: str) -> int:
+        code = 0
+        for line in script.splitlines():
+            code = self._line(line)
+            if code >= 1000:
+                return code - 1000
+        return code
+
+    def _line(self, line: str) -> int:
+        code, operator = 0, ";"
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
+        lexer.whitespace_split = True
+        words: list[str] = []
+        for word in [*lexer, ";"]:
+            if word not in ("&&", "||", ";"):
+                words.append(word)
+                continue
+            if operator == ";" or (code == 0) == (operator == "&&"):
+                code = self._simple(words)
+            words, operator = [], word
+            if code >= 1000:
+                break
+        return code
+
+    def _simple(self, words: list[str]) -> int:
+        if words[:1] == ["exit"]:
+            return 1000 + int(words[1])
+        if not words or "=" in words[0]:
+            return 0
+        silent = words[-3:] == ["2", ">", "/dev/null"]
+        words = words[:-3] if silent else words
+        into = words[-1] if words[-2:-1] == [">"] else None
+        words = words[:-2] if into else words
+        result = self.host.perform(tuple(words))
+        if into:
+            self.host.files[into] = result.stdout
+        else:
+            self.out += result.stdout
+        self.err += "" if silent else result.stderr
+        return result.exit_code
 
 
 def lost(why: str) -> OutcomeUnknown:

@@ -41,9 +41,10 @@ class _Rule:
     respond: Respond
     takes: float
     left: int | None
+    holding: str = ""
 
     def matches(self, host: Host, command: Command) -> bool:
-        fits = command.argv[: len(self.prefix)] == self.prefix
+        fits = command.argv[: len(self.prefix)] == self.prefix and self.holding in " ".join(command.argv)
         return fits and self.left != 0 and self.host in (None, host.name)
 
 
@@ -76,15 +77,25 @@ class FakeShell:
         host: str | None = None,
         times: int | None = None,
         takes: float = 0.0,
+        holding: str = "",
     ) -> "FakeShell":
-        """Answer commands that start with ``prefix`` (all, when empty) with this result, or with ``with_``'s."""
+        """Answer commands that start with ``prefix`` (all, when empty) with this result, or with ``with_``'s.
+
+        ``holding`` narrows that to commands with this text in them: scripts.
+        """
         result = CommandResult(exit_code=exit_code, stdout=stdout, stderr=stderr)
         respond = with_ or (lambda _host, _command: result)
-        self._rules.append(_Rule(prefix=prefix, host=host, respond=respond, takes=takes, left=times))
+        rule = _Rule(prefix=prefix, host=host, respond=respond, takes=takes, left=times, holding=holding)
+        self._rules.append(rule)
         return self
 
     def loses(
-        self, *prefix: str, host: str | None = None, times: int | None = 1, first: Respond | None = None
+        self,
+        *prefix: str,
+        host: str | None = None,
+        times: int | None = 1,
+        first: Respond | None = None,
+        holding: str = "",
     ) -> "FakeShell":
         """The connection drops during the command; ``first`` may still do its work on the host."""
 
@@ -93,7 +104,7 @@ class FakeShell:
                 first(host, command)
             raise _outcome_unknown(host, "the connection was lost while the command ran")
 
-        return self.answers(*prefix, with_=lost, host=host, times=times)
+        return self.answers(*prefix, with_=lost, host=host, times=times, holding=holding)
 
     def unreachable(self, *hosts: str) -> None:
         """From now on no connection to these hosts can be made."""

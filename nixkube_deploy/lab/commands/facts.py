@@ -31,6 +31,9 @@ def _tested(call: Call, words: list[str]) -> bool | None:
             return left == right
         case [left, "!=", right]:
             return left != right
+        case [left, "-ef", right]:
+            files = call.files
+            return files.exists(left) and files.exists(right) and files.canonical(left) == files.canonical(right)
         case [left, "-eq", right] if left.isdigit() and right.isdigit():
             return int(left) == int(right)
         case _:

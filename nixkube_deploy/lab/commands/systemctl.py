@@ -31,6 +31,7 @@ _NEEDS_ROOT = (
 )
 _NOT_ACTIVE = 3
 _NO_SUCH_UNIT = 4
+_NOT_LOADED = 5
 _AUTHENTICATION = "Interactive authentication required."
 
 
@@ -161,22 +162,34 @@ def _status(call: Call, names: list[str]) -> int:
 
 
 async def _change(call: Call, verb: str, names: list[str]) -> int:
-    host = call.host
-    for name in map(_full, names):
-        if verb == "stop" and name in host.machine.timers:
-            del host.machine.timers[name]
+    """Each unit in turn; one that is missing is told, and does not keep the others from their turn."""
+    host, code = call.host, 0
+    for name in (each for given in map(_full, names) for each in _matching(call, given)):
+        timer = host.machine.timers.get(name)
+        if timer is not None:
+            if verb == "stop":
+                del host.machine.timers[name]
+            else:
+                timer.restart(host.setting.now())
             continue
         unit = host.machine.units.get(name)
         if unit is None:
-            call.err(f"Failed to {verb} {name}: Unit {name} not {'loaded' if verb == 'stop' else 'found'}.\n")
-            return 5
+            if verb != "try-restart":
+                call.err(f"Failed to {verb} {name}: Unit {name} not {'loaded' if verb == 'stop' else 'found'}.\n")
+                code = _NOT_LOADED
+            continue
         await asyncio.sleep(0.02)
         if verb == "stop":
             _stop(call, unit)
         else:
             host.started(name)
     host.setting.changed()
-    return 0
+    return code
+
+
+def _matching(call: Call, name: str) -> list[str]:
+    """The loaded units a pattern fits, of which there may be none; a plain name is itself."""
+    return sorted(fnmatch.filter(_units(call), name)) if "*" in name else [name]
 
 
 def _stop(call: Call, unit: Unit) -> None:
@@ -188,11 +201,12 @@ def _stop(call: Call, unit: Unit) -> None:
 def _reset_failed(call: Call, names: list[str]) -> int:
     units = call.host.machine.units
     chosen = [_full(name) for name in names] or [name for name, unit in units.items() if unit.active == "failed"]
+    code = 0
     for name in chosen:
         matching = fnmatch.filter(units, name)
         if not matching and "*" not in name:
             call.err(f"Failed to reset failed state of unit {name}: Unit {name} not loaded.\n")
-            return 1
+            code = 1
         for each in matching:
             if units[each].active != "failed":
                 continue
@@ -201,7 +215,7 @@ def _reset_failed(call: Call, names: list[str]) -> int:
             else:
                 units[each].stop(call.host.setting.now())
     call.host.setting.changed()
-    return 0
+    return code
 
 
 async def journalctl(call: Call) -> int:

@@ -97,8 +97,9 @@ def _start_timer(call: Call, request: _Request, timer_name: str, service: str) -
     match = _SPAN.fullmatch(request.values["--on-active"])
     if match is None:
         return call.fail(f"Failed to parse timer value: {request.values['--on-active']}")
-    due = call.host.setting.now() + float(match[1]) * _SECONDS[match[2] or "s"]
-    call.host.machine.timers[timer_name] = Timer(name=timer_name, due=due, argv=request.argv, service=service)
+    after = float(match[1]) * _SECONDS[match[2] or "s"]
+    timer = Timer(name=timer_name, due=call.host.setting.now() + after, argv=request.argv, service=service, after=after)
+    call.host.machine.timers[timer_name] = timer
     if not request.has("--quiet", "-q"):
         call.err(f"Running timer as unit: {timer_name}\nWill run service as unit: {service}\n")
     call.host.setting.changed()

@@ -18,6 +18,12 @@ echo; echo @profile
 readlink -f /nix/var/nix/profiles/system 2>/dev/null
 echo; echo @generation
 readlink /nix/var/nix/profiles/system 2>/dev/null
+echo; echo @specialisations
+readlink -f /nix/var/nix/profiles/system/specialisation/* 2>/dev/null
+echo; echo @tested
+cat /run/nixkube-deploy.test 2>/dev/null
+echo; echo @uid
+id -u 2>/dev/null
 echo; echo @disk.store
 df -Pk /nix/store 2>/dev/null
 echo; echo @disk.boot
@@ -46,20 +52,20 @@ echo; echo @current.kernel_params
 cat /run/current-system/kernel-params 2>/dev/null
 echo; echo @current.inhibitors
 cat /run/current-system/switch-inhibitors 2>/dev/null
-echo; echo @current.units.k3s.service
-test -e /run/current-system/etc/systemd/system/k3s.service && readlink -f /run/current-system/etc/systemd/system/k3s.service 2>/dev/null
-echo; echo @booted
-readlink -f /run/booted-system 2>/dev/null
-echo; echo @booted.kernel
-test -e /run/booted-system/kernel && readlink -f /run/booted-system/kernel 2>/dev/null
 echo; echo @current.init_interface
 cat /run/current-system/init-interface-version 2>/dev/null
 echo; echo @current.dbus
 test -e /run/current-system/etc/systemd/system/dbus.service && readlink -f /run/current-system/etc/systemd/system/dbus.service 2>/dev/null
-echo; echo @booted.initrd
-test -e /run/booted-system/initrd && readlink -f /run/booted-system/initrd 2>/dev/null
+echo; echo @current.units.k3s.service
+test -e /run/current-system/etc/systemd/system/k3s.service && readlink -f /run/current-system/etc/systemd/system/k3s.service 2>/dev/null
 echo; echo @current.units.k3s.service.d/overrides.conf
 test -e /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
+echo; echo @booted
+readlink -f /run/booted-system 2>/dev/null
+echo; echo @booted.kernel
+test -e /run/booted-system/kernel && readlink -f /run/booted-system/kernel 2>/dev/null
+echo; echo @booted.initrd
+test -e /run/booted-system/initrd && readlink -f /run/booted-system/initrd 2>/dev/null
 echo; echo @booted.kernel_modules
 test -e /run/booted-system/kernel-modules && readlink -f /run/booted-system/kernel-modules 2>/dev/null
 echo; echo @booted.systemd
@@ -68,12 +74,12 @@ echo; echo @booted.kernel_params
 cat /run/booted-system/kernel-params 2>/dev/null
 echo; echo @booted.inhibitors
 cat /run/booted-system/switch-inhibitors 2>/dev/null
-echo; echo @booted.units.k3s.service
-test -e /run/booted-system/etc/systemd/system/k3s.service && readlink -f /run/booted-system/etc/systemd/system/k3s.service 2>/dev/null
-echo; echo @end
 echo; echo @booted.init_interface
 cat /run/booted-system/init-interface-version 2>/dev/null
 echo; echo @booted.dbus
 test -e /run/booted-system/etc/systemd/system/dbus.service && readlink -f /run/booted-system/etc/systemd/system/dbus.service 2>/dev/null
+echo; echo @booted.units.k3s.service
+test -e /run/booted-system/etc/systemd/system/k3s.service && readlink -f /run/booted-system/etc/systemd/system/k3s.service 2>/dev/null
 echo; echo @booted.units.k3s.service.d/overrides.conf
 test -e /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
+echo; echo @end

@@ -1,6 +1,7 @@
 """The native activator against one scripted NixOS host: every exit code, every loss, every way to find it half done."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,13 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.ports.activator import Activated, Activation
-from nixkube_deploy.protocols.activation import WAY_BACK_FILE, NativeActivator
+from nixkube_deploy.protocols.activation import NativeActivator
+from nixkube_deploy.protocols.launch import WAY_BACK_FILE
+from nixkube_deploy.protocols.probe import PROFILE, TESTED
 from nixkube_deploy.protocols.transient import dead_man_name, unit_name
 from tests.builders import a_host, store_path
 from tests.fakes.clock import LoopClock
-from tests.fakes.nixos import BOOT_1, NixosHost, Switch, Unit, broken
+from tests.fakes.nixos import BOOT_1, NixosHost, Switch, Unit, broken, lost
 from tests.fakes.shell import FakeShell
 
 OLD, NEW = store_path("nixos-system-w1-old"), store_path("nixos-system-w1-new")
@@ -62,10 +65,18 @@ async def test_a_switch_records_arms_sets_the_profile_and_runs_in_that_order():
     host = NixosHost(OLD)
     shell = host.shell()
     assert await activate(shell) == Activated(changed=True)
-    programs = [line.split()[0] for line in shell.lines()]
-    steps = [p for p in programs if p in {"tee", "systemd-run", "nix-env"}]
-    assert steps == ["tee", "systemd-run", "nix-env", "systemd-run"]
+    marks = re.findall(r"echo; echo @(recording|arming|setting|starting|end)$", shell.lines()[1], re.MULTILINE)
+    assert marks == ["recording", "arming", "setting", "starting", "end"]
     assert host.current == host.profile == NEW
+
+
+async def test_a_switch_costs_two_round_trips_and_its_confirmation_one():
+    host = NixosHost(OLD)
+    shell = host.shell()
+    await activate(shell)
+    assert [ran.fresh for ran in shell.ran] == [False, False]
+    await confirm(shell)
+    assert [ran.fresh for ran in shell.ran] == [False, False, True]
 
 
 async def test_the_way_back_is_on_the_host_before_the_change():
@@ -80,7 +91,8 @@ async def test_the_dead_man_timer_stays_armed_until_confirmed():
     host = NixosHost(OLD)
     await activate(host.shell())
     assert list(host.timers) == [TIMER]
-    assert f"systemctl stop {SWITCH_UNIT}; nix-env -p" in host.timers[TIMER][-1]
+    back = f"test {PROFILE}-41-link -ef {OLD} && nix-env -p {PROFILE} --switch-generation 41 || nix-env -p {PROFILE}"
+    assert f"systemctl stop {SWITCH_UNIT}; {back} --set {OLD} && {OLD}/bin/switch-to" in host.timers[TIMER][-1]
 
 
 @pytest.mark.parametrize("mode", SwitchMode)
@@ -89,7 +101,7 @@ async def test_a_successor_of_a_killed_controller_reads_what_was_done_and_does_n
     await activate(host.shell(), an_activation(mode))
     shell = host.shell()
     assert await activate(shell, an_activation(mode)) == Activated(changed=True)
-    assert not any(line.startswith("systemd-run") for line in shell.lines())
+    assert switches_started(shell) == 0
 
 
 async def test_what_was_read_is_cleaned_up_when_it_is_confirmed():
@@ -149,12 +161,74 @@ async def test_boot_mode_is_done_only_when_the_closure_was_booted():
     assert not (await activate(host.shell(), an_activation(SwitchMode.BOOT))).changed
 
 
-async def test_privileged_commands_are_exactly_those_that_change_or_read_protected_things():
-    shell = NixosHost(OLD, switches=[Switch(code=4, says=("warning: the following units failed: a.service",))]).shell()
+async def test_a_look_and_a_wait_need_no_privilege_and_what_changes_does():
+    shell = NixosHost(OLD, switches=[Switch(code=4, looks=2, says=("the following units failed: a.service",))]).shell()
     await activate(shell)
-    privileged = {ran.argv[0] for ran in shell.ran if ran.command.privileged}
-    assert privileged == {"mkdir", "tee", "chmod", "systemd-run", "nix-env", "systemctl", "journalctl"}
-    assert not any(ran.command.privileged for ran in shell.ran if ran.argv[:2] == ("systemctl", "show"))
+    by_kind = {ran.argv[0] + ("" if ran.argv[0] != "sh" else " change" if "@starting" in ran.line else " look"): ran
+               for ran in shell.ran if "systemctl stop" not in ran.line or "@starting" in ran.line}  # fmt: skip
+    assert {kind: ran.command.privileged for kind, ran in by_kind.items()} == {
+        "sh look": False,
+        "sh change": True,
+        "systemctl": False,
+        "journalctl": True,
+    }
+
+
+# --- other modes -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_trial_leaves_the_profile_alone_and_the_timer_undoes_only_the_trial():
+    host = NixosHost(OLD)
+    await activate(host.shell(), an_activation(SwitchMode.TEST))
+    assert (host.current, host.profile, host.loader) == (NEW, OLD, OLD)
+    assert host.files[TESTED].strip() == NEW
+    assert "nix-env" not in host.timers[TIMER][-1]
+    host.fire_dead_man()
+    assert (host.current, host.profile, host.loader) == (OLD, OLD, OLD)
+
+
+async def test_a_trial_that_an_inhibitor_forbids_is_no_boot():
+    host = NixosHost(OLD, switches=[INHIBITED])
+    failure = await failure_of(host.shell(), an_activation(SwitchMode.TEST))
+    assert failure.kind is FailureKind.INHIBITED
+    assert (host.profile, host.loader, host.timers) == (OLD, OLD, {})
+
+
+async def test_a_specialisation_runs_while_its_toplevel_is_booted_next():
+    host, inner = NixosHost(OLD), store_path("nixos-system-w1-inner")
+    await activate(host.shell(), an_activation(closure=inner, profile=NEW))
+    assert (host.current, host.profile, host.loader) == (inner, NEW, NEW)
+
+
+async def test_the_way_back_to_a_specialisation_sets_the_profile_to_its_toplevel():
+    top = store_path("nixos-system-w1-top")
+    back = WayBack(system=OLD, booted=top, generation=41, boot_id=BOOT_1, profile=top)
+    host = NixosHost(OLD, booted=top, profile=top, loader=top, generations={41: top})
+    await activate(host.shell(), an_activation(way_back=back))
+    host.fire_dead_man()
+    assert (host.current, host.profile, host.loader) == (OLD, top, top)
+
+
+async def test_going_back_to_a_generation_keeps_its_number():
+    host = NixosHost(OLD, generations={7: NEW})
+    shell = host.shell()
+    await activate(shell, an_activation(generation=7))
+    assert host.profile == NEW
+    assert "--switch-generation 7 ||" in shell.lines()[1]
+    gone = NixosHost(OLD, generations={7: store_path("something-else")})
+    await activate(gone.shell(), an_activation(generation=7))
+    assert gone.profile == NEW
+
+
+# --- the timer ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_switch_that_takes_long_is_not_taken_back_as_long_as_somebody_waits_for_it():
+    host = NixosHost(OLD, switches=[Switch(looks=250)])
+    shell = host.shell()
+    assert (await activate(shell)).changed
+    told = [ran for ran in shell.ran if ran.argv[:2] == ("systemctl", "try-restart")]
+    assert [ran.argv[2] for ran in told] == [TIMER] * 4
 
 
 # --- exit codes ------------------------------------------------------------------------------------------------------
@@ -251,18 +325,16 @@ async def test_the_journal_is_asked_again_when_it_lags_behind():
 # --- losses ----------------------------------------------------------------------------------------------------------
 
 
-def every_loss() -> list[tuple[str, tuple[str, ...]]]:
-    steps: list[tuple[str, ...]] = [("mkdir",), ("tee",), ("systemd-run",), ("nix-env",), ("systemctl", "show")]
-    steps += [("systemctl", "stop"), ("systemctl", "reset-failed")]
-    return [(" ".join(step), step) for step in steps]
-
-
-@pytest.mark.parametrize(("_name", "step"), every_loss(), ids=[name for name, _ in every_loss()])
 @pytest.mark.parametrize("done", [True, False], ids=["done on the host", "never reached the host"])
-async def test_a_connection_lost_at_any_step_is_made_again_and_the_switch_happens_once(_name, step, done):
-    host = NixosHost(OLD, switches=[Switch(looks=3), Switch(code=2)])
+@pytest.mark.parametrize("looks", [0, 3], ids=["quick", "slow"])
+@pytest.mark.parametrize("step", ["@starting", "@current", "systemctl show"])
+async def test_a_connection_lost_at_any_step_is_made_again_and_the_switch_happens_once(step, looks, done):
+    host = NixosHost(OLD, switches=[Switch(looks=looks), Switch(code=2)])
     shell = host.shell()
-    shell.loses(*step, first=(lambda _h, command: host.answer(command)) if done else None)
+    answer = (lambda _h, command: host.answer(command)) if done else None
+    if step == "@current":  # The very first look is not repeated here: nothing was done yet.
+        shell.answers(holding="@current", times=1, with_=lambda _h, command: host.answer(command))
+    shell.loses(holding=step, first=answer)
     assert (await activate(shell)).changed
     assert host.current == NEW
     assert len(host.switches) == 1
@@ -274,9 +346,24 @@ async def test_a_lost_start_is_repeated_only_when_it_never_reached_the_host(done
     host = NixosHost(OLD)
     shell = host.shell()
     first = (lambda _h, command: host.answer(command)) if done else None
-    shell.loses("systemd-run", f"--unit={SWITCH_UNIT}", first=first)
+    shell.loses(holding="@starting", first=first)
     assert (await activate(shell)).changed
     assert switches_started(shell) == starts
+
+
+async def test_a_timer_that_a_lost_script_has_armed_is_armed_anew_by_the_next():
+    host = NixosHost(OLD)
+    shell = host.shell()
+
+    def half(_host, command):
+        host.refuses["nix-env"] = "killed\n"
+        host.answer(command)
+        host.refuses.clear()
+        raise lost("the connection was lost")
+
+    shell.answers(holding="@starting", with_=half, times=1)
+    assert (await activate(shell)).changed
+    assert list(host.timers) == [TIMER]
 
 
 async def test_a_host_that_never_answers_again_ends_as_outcome_unknown_and_is_taken_up_later():
@@ -389,21 +476,30 @@ async def test_a_host_that_is_going_back_right_now_is_left_alone():
 # --- before the change -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", ["mkdir", "tee", "systemd-run"])
+@pytest.mark.parametrize("step", ["mkdir", "printf", "systemd-run"])
 async def test_nothing_is_changed_when_the_preparation_fails(step):
-    host = NixosHost(OLD)
-    shell = host.shell().answers(step, exit_code=1, stderr="no\n")
-    failure = await failure_of(shell)
+    host = NixosHost(OLD, refuses={step: "no\n"})
+    failure = await failure_of(host.shell())
     assert failure.kind is FailureKind.ACTIVATION
-    assert failure.evidence == ("no",)
+    assert failure.evidence[-1] == "no"
+    assert failure.did == "nothing: the system was not changed"
     assert host.profile == OLD
 
 
 async def test_a_profile_that_cannot_be_set_is_told_with_its_cause():
-    shell = NixosHost(OLD).shell().answers("nix-env", exit_code=1, stderr="error: No space left on device\n")
-    assert (await failure_of(shell)).kind is FailureKind.DISK_FULL
-    shell = NixosHost(OLD).shell().answers("nix-env", exit_code=1, stderr="error: path is not valid\n")
-    assert (await failure_of(shell)).kind is FailureKind.ACTIVATION
+    full = NixosHost(OLD, refuses={"nix-env": "error: No space left on device\n"})
+    assert (await failure_of(full.shell())).kind is FailureKind.DISK_FULL
+    failure = await failure_of(NixosHost(OLD, refuses={"nix-env": "error: path is not valid\n"}).shell())
+    assert failure.kind is FailureKind.ACTIVATION
+    assert failure.message == "w1 was not changed: its system profile could not be set"
+
+
+async def test_a_unit_that_systemd_does_not_start_is_told_with_its_words():
+    failure = await failure_of(
+        NixosHost(OLD, refuses={"systemd-run": "no bus\n"}).shell(), an_activation(SwitchMode.BOOT)
+    )
+    assert failure.message == "w1 was not changed: systemd did not start switch-to-configuration"
+    assert failure.evidence[-1] == "no bus"
 
 
 # --- confirm ---------------------------------------------------------------------------------------------------------

@@ -1,0 +1,176 @@
+"""One script that prepares a change on a host, starts it in a unit of its own, waits for its end and tells how it was.
+
+One round trip where all goes well. Where the answer is lost, the host is asked; nothing is started twice that may run.
+"""
+
+import shlex
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nixkube_deploy.model.error import OutcomeUnknown, TaskError
+from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
+from nixkube_deploy.protocols import script, transient
+from nixkube_deploy.protocols.destination import Destination
+from nixkube_deploy.protocols.patience import PatientShell
+from nixkube_deploy.protocols.probe import TESTED
+from nixkube_deploy.protocols.script import Question
+from nixkube_deploy.protocols.situation import QUESTIONS, Situation, situation
+from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone, Queued, Running
+
+STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
+WAY_BACK_FILE: Final = f"{STATE_DIRECTORY}/way-back.json"
+
+_STARTS: Final = 3
+"""How often a change is begun whose beginning is lost before it reached the host."""
+
+_EVIDENCE: Final = 20
+_GIVES_UP: Final = "exit 90"
+_SLACK: Final = 5.0
+"""Seconds a script may take beyond the program it waits for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadMan:
+    """A timer that takes the host back unless somebody stops it."""
+
+    name: str
+    seconds: float
+    back: Destination
+
+    def arm(self, unit: str) -> str:
+        """The command that arms it. It first stops a switch that hangs, for the lock's sake.
+
+        A service's PATH on NixOS has no nix-env, hence the path of the system's own programs.
+        """
+        way = f"PATH=/run/current-system/sw/bin; systemctl stop {unit}; {self.back.line}"
+        timer = (f"--unit={self.name}", f"--on-active={self.seconds:.0f}s", "--timer-property=AccuracySec=1s")
+        return shlex.join(("systemd-run", "--quiet", "--no-ask-password", *timer, "--", "sh", "-c", way))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """One change of one host: what is done before it, and what it is."""
+
+    unit: str
+    destination: Destination
+    clear: tuple[str, ...] = ()
+    """Units that must be gone first: those of dead runs, and timers that would undo this change."""
+    record: str = ""
+    """The way back, for whoever finds the host."""
+    dead_man: DeadMan | None = None
+
+    @property
+    def steps(self) -> tuple[tuple[str, str], ...]:
+        """Name and command of everything, in order. Nothing disrupts before the last one, and all may be repeated.
+
+        The names are none of those that the looks at the end go by.
+        """
+        way, found = self.destination, []
+        if self.clear:
+            found.append(("clearing", "\n".join(transient.forget_lines(self.clear))))
+        if self.record:
+            writes = f"printf '%s\\n' {shlex.quote(self.record)} >{WAY_BACK_FILE}"
+            folder = f"mkdir -p -m 0700 {STATE_DIRECTORY}"
+            found.append(("recording", f"{folder} && {writes} || {_GIVES_UP}"))
+        if self.dead_man is not None:
+            found.append(("arming", f"{self.dead_man.arm(self.unit)} || {_GIVES_UP}"))
+        if way.mode.sets_profile:
+            found.append(("setting", f"{way.profile_line} || {_GIVES_UP}"))
+        elif self.record:
+            found.append(("trying", f"printf '%s\\n' {shlex.quote(way.system)} >{TESTED} || {_GIVES_UP}"))
+        options = (f"--unit={self.unit}", "--service-type=oneshot", "--remain-after-exit")
+        runs = shlex.join(("systemd-run", "--quiet", "--no-ask-password", *options, "--", *way.argv))
+        return (*found, ("starting", runs))
+
+    @property
+    def script(self) -> str:
+        """All of it, with a mark before each step, and the host's answers at its end."""
+        marked = (line for name, command in self.steps for line in (f"echo; echo @{name}", command))
+        return "\n".join((*marked, script.script(self._questions)))
+
+    @property
+    def _questions(self) -> tuple[Question, ...]:
+        return (Question(name="unit", command=transient.show(self.unit)), *QUESTIONS)
+
+    def read(self, output: str) -> dict[str, str]:
+        """The script's output, taken apart."""
+        return script.answers(output, (*(name for name, _ in self.steps), *(q.name for q in self._questions)))
+
+
+async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLine) -> tuple[Ending, Situation]:
+    """Do it, to its end, however often the connection breaks. ``boot_id`` is the boot the host was found in.
+
+    Raises:
+        TaskError: ACTIVATION or DISK_FULL when it could not be prepared or started, OUTCOME_UNKNOWN.
+    """
+    say(f"switch-to-configuration {change.destination.mode} runs in {change.unit}.service")
+    ended, seen = await _once(patient, change)
+    for _ in range(_STARTS - 1):
+        if not isinstance(ended, Gone) or seen.boot_id != boot_id:
+            break
+        armed = (f"{change.dead_man.name}.timer",) if change.dead_man is not None else ()
+        ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed)))
+    return ended, seen
+
+
+async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situation]:
+    limit = min(STILL_HERE, patient.host.policy.activation_timeout)
+    command = Command(argv=("sh", "-c", change.script), privileged=True, timeout=limit + _SLACK)
+    began = patient.clock.monotonic()
+    try:
+        found = _answers(patient, change, await patient.shell.run(patient.host, command))
+    except OutcomeUnknown:
+        state: Ended | Gone | Running | Queued = Running()
+    else:
+        state = transient.read_state(found["unit"])
+        if isinstance(state, Ended):
+            return state, situation(found)
+    waited = patient.clock.monotonic() - began
+    timer = change.dead_man.name if change.dead_man is not None else None
+    return await transient.follow(patient, change.unit, waited=waited, timer=timer), await patient.look()
+
+
+def _answers(patient: PatientShell, change: Launch, result: CommandResult) -> dict[str, str]:
+    """What the host said at the end.
+
+    Raises:
+        TaskError: it did not come that far, or systemd knows nothing of the unit it was to start.
+    """
+    found = change.read(result.stdout)
+    if script.END not in found:
+        steps = dict(change.steps)
+        last = next((name for name in reversed(found) if name in steps), "")
+        raise TaskError(_unprepared(patient, last, steps.get(last, ""), result))
+    if isinstance(transient.read_state(found["unit"]), Gone):
+        raise TaskError(_unprepared(patient, "starting", dict(change.steps)["starting"], result))
+    return found
+
+
+_MEANING: Final = {
+    "recording": "the way back could not be recorded",
+    "arming": "its dead-man timer could not be armed",
+    "setting": "its system profile could not be set",
+    "trying": "the trial could not be recorded",
+    "starting": "systemd did not start switch-to-configuration",
+}
+
+
+def _unprepared(patient: PatientShell, step: str, command: str, result: CommandResult) -> Failure:
+    full = "No space left on device" in result.stderr
+    name = patient.host.name
+    return Failure(
+        kind=FailureKind.DISK_FULL if full else FailureKind.ACTIVATION,
+        message=f"{name} was not changed: {_MEANING.get(step, 'it did not run the script that prepares the change')}",
+        expected="this to exit with 0" if command else "a POSIX shell that runs the script to its end",
+        seen=f"exit code {result.exit_code}" if step != "starting" else "no such unit afterwards",
+        evidence=tuple(result.stderr.splitlines()[-_EVIDENCE:]),
+        did="nothing: the system was not changed",
+        command=command,
+        exit_code=result.exit_code,
+        next="nix-collect-garbage on the host"
+        if full
+        else "run apply again: it copies the closure once more"
+        if step == "setting"
+        else f"{patient.host.login} systemctl --failed",
+    )
