@@ -33,7 +33,7 @@ let
     system = "x86_64-linux";
     builder = "/bin/sh";
     data = "head -c ${toString (kib * 1024)} /dev/zero > $out/data";
-    args = [ "-c" "PATH=/usr/bin:/bin; mkdir $out; eval \"$data\"; echo ${toString parts} > $out/parts" ];
+    args = [ "-c" "PATH=/usr/bin:/bin; mkdir $out; eval $data; echo ${toString parts} > $out/parts" ];
   };
   lib = make "glibc-2.40-66" 40 [ ];
 in {
