@@ -23,11 +23,16 @@ _CONFLICT: Final = 75
 _OWN_TRIES: Final = 5
 """How often, a second apart, a lock is asked for that this very run still holds: the channel of a killed controller
 takes a moment to die on the host."""
+_PATIENT_TRIES: Final = 2
+"""After that many the channel is ended. Where the network was cut, sshd would keep it, and the lock, for hours."""
 
 
 @asynccontextmanager
 async def lock_host(shell: Shell, host: Host, run: RunId) -> AsyncIterator[None]:
     """Hold the host's lock for the length of the block.
+
+    One controller at a time works on a run (its journal is locked), so what still holds the lock in this run's name
+    is a connection that nobody has the other end of.
 
     Raises:
         TaskError: LOCKED, naming the holder; COMMAND when the host cannot lock.
@@ -40,14 +45,22 @@ async def lock_host(shell: Shell, host: Host, run: RunId) -> AsyncIterator[None]
         holder = await _holder(shell, host, ended)
         if holder.split()[:1] != [run] or attempt == _OWN_TRIES:
             raise _held_by(host, holder)
+        if attempt >= _PATIENT_TRIES:
+            await shell.run(host, Command(argv=("pkill", "-f", _holding(run)), privileged=True))
         await anyio.sleep(1)
 
 
 def _take(run: RunId) -> Command:
     """Whoever finds the lock taken finds the name; failing to write it is no reason not to work."""
     holding = f"echo {shlex.quote(run)} >{HOLDER_FILE}; echo locked; cat >/dev/null"
-    argv = ("flock", "--nonblock", "--conflict-exit-code", str(_CONFLICT), LOCK_FILE, "sh", "-c", holding)
-    return Command(argv=argv, privileged=True, timeout=30.0)
+    # --close: only flock itself holds the lock, not what it runs, so that ending flock is enough.
+    options = ("--nonblock", "--close", "--conflict-exit-code", str(_CONFLICT))
+    return Command(argv=("flock", *options, LOCK_FILE, "sh", "-c", holding), privileged=True, timeout=30.0)
+
+
+def _holding(run: str) -> str:
+    """The pattern of this run's flock, in which no command that names the pattern recognises itself."""
+    return f"flock .*[{LOCK_FILE[0]}]{LOCK_FILE[1:]} .*{run}"
 
 
 async def _holder(shell: Shell, host: Host, ended: CommandResult) -> str:
@@ -72,5 +85,5 @@ def _held_by(host: Host, holder: str) -> TaskError:
         expected="no other run at work on the host",
         seen=f"{LOCK_FILE} is held; {HOLDER_FILE} says: {holder or 'nothing'}",
         next=f"wait for it, or see what it does: deploy show {holder or 'RUN'}; "
-        f"if it is dead and only its connection hangs: {host.login} pkill -f {LOCK_FILE}",
+        f"if it is dead and only its connection hangs: {host.login} \"pkill -f '{_holding(holder)}'\"",
     )

@@ -118,7 +118,7 @@ async def flock(call: Call) -> int:
             nonblock = True
         elif word in ("-E", "--conflict-exit-code") and words:
             conflict = int(words.pop(0))
-        elif word not in ("-x", "--exclusive"):
+        elif word not in ("-x", "--exclusive", "-o", "--close"):
             return call.fail(f"unrecognized option '{word}'", 64)
     if len(words) < 2:  # noqa: PLR2004 (a file and a command)
         return call.fail("requires a file and a command", 64)
@@ -136,6 +136,12 @@ async def flock(call: Call) -> int:
         return await call.host.run_program(call.user, argv, call.streams, call.env)
     finally:
         call.host.flocks.discard(path)
+
+
+async def pkill(call: Call) -> int:
+    """No process of the lab's outlives its connection, so there is never anything to be ended."""
+    words = [word for word in call.args if not word.startswith("-")]
+    return 1 if words else call.fail("no matching criteria specified", 2)
 
 
 async def bootctl(call: Call) -> int:

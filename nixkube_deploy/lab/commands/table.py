@@ -29,6 +29,7 @@ PROGRAMS: Mapping[str, Program] = {
     "nix-env": nix.nix_env,
     "nix-store": nix.nix_store,
     "nixos-version": nix.nixos_version,
+    "pkill": network.pkill,
     "printf": coreutils.printf,
     "pwd": facts.pwd,
     "readlink": coreutils.readlink,

@@ -1,5 +1,7 @@
 """The host's lock: taken, named, refused, and waited for when it is our own."""
 
+import re
+
 import pytest
 from trio.testing import MockClock
 
@@ -24,7 +26,7 @@ async def test_the_lock_is_held_for_the_block_and_bears_the_runs_name():
     async with lock_host(shell, HOST, RUN):
         assert shell.held == ["w1"]
     assert shell.held == []
-    take = "flock --nonblock --conflict-exit-code 75 /run/nixkube-deploy.lock sh -c"
+    take = "flock --nonblock --close --conflict-exit-code 75 /run/nixkube-deploy.lock sh -c"
     keep = f"echo {RUN} >/run/nixkube-deploy.holder; echo locked; cat >/dev/null"
     assert [ran.line for ran in shell.ran] == [f"{take} {keep}"]
     assert all(ran.command.privileged for ran in shell.ran)
@@ -47,14 +49,28 @@ async def test_a_lock_whose_holder_is_unknown_is_refused_too():
 
 
 async def test_our_own_dying_lock_is_waited_for():
-    shell = FakeShell().answers("flock", exit_code=75, times=2).answers("flock")
+    shell = FakeShell().answers("flock", exit_code=75, times=1).answers("flock")
     shell.answers("cat", stdout=f"{RUN}\n")
     async with lock_host(shell, HOST, RUN):
         assert shell.held == ["w1"]
+    assert "pkill" not in {ran.argv[0] for ran in shell.ran}
+
+
+async def test_a_connection_of_our_own_that_nobody_has_the_other_end_of_is_ended():
+    shell = FakeShell().answers("flock", exit_code=75, times=2).answers("flock").answers("pkill")
+    shell.answers("cat", stdout=f"{RUN}\n")
+    async with lock_host(shell, HOST, RUN):
+        assert shell.held == ["w1"]
+    (kill,) = (ran for ran in shell.ran if ran.argv[0] == "pkill")
+    take = next(ran.line for ran in shell.ran if ran.argv[0] == "flock")
+    assert kill.command.privileged
+    assert re.search(kill.argv[2], take)
+    assert not re.search(kill.argv[2], kill.line)
+    assert not re.search(kill.argv[2], take.replace(RUN, "20260101T000000Z-dead"))
 
 
 async def test_our_own_lock_is_not_waited_for_forever():
-    shell = FakeShell().answers("flock", exit_code=75).answers("cat", stdout=f"{RUN}\n")
+    shell = FakeShell().answers("flock", exit_code=75).answers("cat", stdout=f"{RUN}\n").answers("pkill", exit_code=1)
     with pytest.raises(TaskError):
         async with lock_host(shell, HOST, RUN):
             pytest.fail("never held")
