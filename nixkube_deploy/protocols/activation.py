@@ -8,6 +8,8 @@ import json
 from dataclasses import dataclass, replace
 from typing import Final
 
+import anyio
+
 from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -32,6 +34,8 @@ _UNITS_FAILED = 4
 _REBOOT_NEEDED = 100
 
 _LOCK_HELD = "Could not acquire lock"
+_LOCK_PAUSE: Final = 3.0
+"""Seconds between two looks at whether somebody else's activation is over."""
 _INHIBITED = "switchInhibitors"
 
 
@@ -44,8 +48,10 @@ class NativeActivator:
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
         """Bring the host to the closure (mode SWITCH) or make it boot there (mode BOOT).
 
+        Whoever else is activating there is waited for, as long as an activation may take.
+
         Raises:
-            TaskError: ACTIVATION, UNIT, FELL_BACK; transient LOCKED and OUTCOME_UNKNOWN (the next attempt re-attaches).
+            TaskError: ACTIVATION, UNIT, FELL_BACK, LOCKED; transient OUTCOME_UNKNOWN (the next attempt re-attaches).
         """
         seen = await look(self._shell, activation.host)
         change = _Change(
@@ -53,7 +59,19 @@ class NativeActivator:
             patient=PatientShell(self._shell, activation.host, self._clock),
             say=on_line or (lambda _line: None),
         )
-        return await change.perform(seen)
+        began, limit = self._clock.monotonic(), activation.host.policy.activation_timeout
+        while True:
+            try:
+                return await change.perform(seen)
+            except TaskError as error:
+                failure, waited = error.failure, self._clock.monotonic() - began
+                if failure.kind is not FailureKind.LOCKED:
+                    raise
+                if waited + _LOCK_PAUSE > limit:
+                    raise TaskError(replace(failure, did=f"waited {waited:.0f} s for it")) from error
+                change.say(f"{failure.message}; waiting for that")
+            await anyio.sleep(_LOCK_PAUSE)
+            seen = await change.patient.look()
 
     async def confirm(self, activation: Activation) -> None:
         """Disarm the dead-man timer over a new connection and prove that it has not fired.
@@ -108,7 +126,6 @@ class _Change:
             evidence=evidence[-_EVIDENCE:],
             next="apply again when that has ended; "
             f"{self.activation.host.login} ps -eo pid,user,lstart,args | grep switch-to-configuration  # who it is",
-            transient=True,
         )
 
     def _still_counts(self, seen: Situation) -> bool:

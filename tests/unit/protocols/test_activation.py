@@ -11,6 +11,7 @@ from nixkube_deploy.model.action import SwitchMode, WayBack
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.names import RunId
+from nixkube_deploy.model.strategy import HostPolicy
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.protocols.activation import NativeActivator
 from nixkube_deploy.protocols.launch import WAY_BACK_FILE
@@ -46,6 +47,9 @@ def an_activation(mode: SwitchMode = SwitchMode.SWITCH, **fields: object) -> Act
         node_units=frozenset({"k3s.service"}),
     )
     return replace(activation, **fields)  # type: ignore[arg-type]
+
+
+IMPATIENT = an_activation(host=replace(HOST, policy=HostPolicy(activation_timeout=5)))
 
 
 async def activate(shell: FakeShell, activation: Activation | None = None) -> Activated:
@@ -285,13 +289,26 @@ async def test_a_failed_activation_script_is_a_failure_though_the_system_may_hav
     assert f"/run/current-system is {NEW}" in failure.seen
 
 
-async def test_a_held_lock_is_transient_and_leaves_nothing_in_the_way_of_the_next_attempt():
-    host = NixosHost(OLD, switches=[Switch(code=11, says=("Could not acquire lock",))])
-    shell = host.shell()
-    failure = await failure_of(shell)
+LOCKED = Switch(code=11, says=("Could not acquire lock",))
+
+
+async def test_a_held_lock_is_waited_for():
+    host = NixosHost(OLD, switches=[LOCKED, LOCKED])
+    began = LoopClock().monotonic()
+    assert (await activate(host.shell())).changed
+    assert host.current == NEW
+    assert list(host.timers) == [TIMER]
+    assert 6 <= LoopClock().monotonic() - began < 10
+
+
+async def test_a_lock_is_waited_for_no_longer_than_an_activation_may_take():
+    waits = replace(HOST, policy=HostPolicy(activation_timeout=10))
+    host = NixosHost(OLD, switches=[LOCKED] * 9)
+    failure = await failure_of(host.shell(), an_activation(host=waits))
     assert failure.kind is FailureKind.LOCKED
-    assert failure.transient
-    assert (await activate(shell)).changed
+    assert not failure.transient
+    assert failure.did == "waited 9 s for it"
+    assert host.current == OLD
 
 
 async def test_a_killed_switch_has_no_exit_code():
@@ -462,15 +479,14 @@ async def test_a_dead_mans_timer_of_another_run_is_disarmed_before_ours_is_armed
 
 async def test_a_running_switch_of_another_run_is_not_interfered_with():
     host = NixosHost(OLD, units={"nixkube-deploy-switch-20260101T000000Z-dead-00000000.service": a_unit("activating")})
-    failure = await failure_of(host.shell())
+    failure = await failure_of(host.shell(), IMPATIENT)
     assert failure.kind is FailureKind.LOCKED
-    assert failure.transient
     assert host.profile == OLD
 
 
 async def test_a_host_that_is_going_back_right_now_is_left_alone():
     host = NixosHost(OLD, current=NEW, units={TIMER.replace(".timer", ".service"): a_unit("active")})
-    assert (await failure_of(host.shell())).kind is FailureKind.LOCKED
+    assert (await failure_of(host.shell(), IMPATIENT)).kind is FailureKind.LOCKED
 
 
 # --- before the change -----------------------------------------------------------------------------------------------
