@@ -19,11 +19,9 @@ from nixkube_deploy.model.names import RunId
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.explain import describe
 from nixkube_deploy.ports.sink import Sink
-from nixkube_deploy.ui.eventlog import EventLog
 from nixkube_deploy.ui.eyes import Watching
 from nixkube_deploy.ui.eyes import watch as open_eyes
 from nixkube_deploy.ui.jsonl import open_events
-from nixkube_deploy.ui.logs import logging_to
 from nixkube_deploy.ui.summary import summarise, summary_text
 from nixkube_deploy.ui.terminal import Terminal, open_terminal
 
@@ -46,6 +44,8 @@ class TerminalConsole:
             with open_events(self._events):
                 pass
         if self._log is not None:
+            from nixkube_deploy.ui.logs import logging_to
+
             with logging_to(self._log):
                 pass
 
@@ -75,6 +75,9 @@ class TerminalConsole:
         async with AsyncExitStack() as stack:
             sinks = await stack.enter_async_context(open_eyes(plan, SystemClock(), watching))
             if self._log is not None:
+                from nixkube_deploy.ui.eventlog import EventLog
+                from nixkube_deploy.ui.logs import logging_to
+
                 stack.enter_context(logging_to(self._log))
                 sinks = (*sinks, EventLog(plan, run))
             yield sinks

@@ -6,8 +6,11 @@ that read or write files say so: call them in a thread.
 
 import fcntl
 import os
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +29,35 @@ Matched = tuple[Sequence[asyncssh.SSHKey], Sequence[asyncssh.SSHKey], Sequence[a
 """Trusted, certificate-authority and revoked keys, as asyncssh wants them."""
 
 
+_State = tuple[int, int, int] | None
+"""What changes when a file does; None: it is not there."""
+
+_READING: Final = threading.Lock()
+"""Many hosts ask at once; one of them reads."""
+
+
+def _state(file: str) -> _State:
+    try:
+        found = Path(file).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=8)
+def _entries(files: tuple[tuple[str, _State], ...]) -> SSHKnownHosts:
+    entries = SSHKnownHosts()
+    for file, _ in files:
+        try:
+            text = Path(file).read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            continue
+        for line in text.splitlines():
+            with suppress(ValueError):
+                entries.load(line)
+    return entries
+
+
 @dataclass(frozen=True, slots=True)
 class KnownHosts:
     """Parsed known_hosts files. A line that cannot be read is passed over, as OpenSSH does."""
@@ -34,19 +66,12 @@ class KnownHosts:
 
     @classmethod
     def read(cls, files: Sequence[str]) -> "KnownHosts":
-        """Read the files that are there. Blocks."""
-        entries = SSHKnownHosts()
-        for file in files:
-            try:
-                text = Path(file).read_text(encoding="utf-8", errors="replace")
-            except OSError:
-                continue
-            for line in text.splitlines():
-                try:
-                    entries.load(line)
-                except ValueError:
-                    continue
-        return cls(entries)
+        """Read the files that are there. Blocks, for long only when one has changed since it was read last.
+
+        A fleet's file has as many lines as the fleet has hosts, and every one of them is asked for.
+        """
+        with _READING:
+            return cls(_entries(tuple((file, _state(file)) for file in files)))
 
     def match(self, name: str, address: str, port: int | None) -> Matched:
         """The keys recorded for a host; port None is the default port."""

@@ -172,3 +172,17 @@ async def test_an_entry_without_a_port_does_not_speak_against_another_port(shell
     (tmp_path / "known").write_text(f"127.0.0.1 {public_line(another_key())}\n")
     host = sshd.host(host_key=None, known_hosts=str(tmp_path / "known"), host_key_policy=HostKeyPolicy.ACCEPT_NEW)
     assert (await shell.run(host, TRUE)).ok
+
+
+def test_a_file_many_hosts_ask_for_is_parsed_once_until_it_changes(tmp_path):
+    file = tmp_path / "known_hosts"
+    file.write_text(f"10.0.0.1 {public_line(another_key())}\n")
+    first = hostkeys.KnownHosts.read([str(file)])
+    assert hostkeys.KnownHosts.read([str(file)]).entries is first.entries
+    with file.open("a") as appended:
+        appended.write(f"10.0.0.2 {public_line(another_key())}\n")
+    again = hostkeys.KnownHosts.read([str(file)])
+    assert not first.match("10.0.0.2", "", None)[0]
+    assert again.match("10.0.0.2", "", None)[0]
+    file.unlink()
+    assert not hostkeys.KnownHosts.read([str(file)]).match("10.0.0.1", "", None)[0]
