@@ -114,7 +114,7 @@ class _Layering:
 
 def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Host:
     written = merged.values()
-    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "activation", "build_on", "labels")
+    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "activation", "specialisation", "build_on", "labels")
     bootstrap = written.get("bootstrap")
     return Host(
         name=name,

@@ -139,6 +139,10 @@ _SETTINGS: dict[str, Field] = {
             "privilege": (Choice.of(Privilege), "How a command becomes root."),
             "privilege_password": (values.SecretReference(), "Where sudo's password is."),
             "activation": (Choice.of(Activator), "Which program activates a closure."),
+            "specialisation": (
+                values.WORD,
+                "Which of the system's specialisations runs; a reboot starts the system itself, and apply brings it back.",
+            ),
             "build_on": (Choice.of(BuildOn), "Where its system is built."),
         },
     ),

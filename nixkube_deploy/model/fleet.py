@@ -191,6 +191,8 @@ class Host:
     labels: Mapping[str, str] = field(default_factory=dict)
     attr: str | None = None
     """Attribute under the flake; None means ``nixosConfigurations.<name>``."""
+    specialisation: str | None = None
+    """Which of its system's specialisations runs; None: the system itself."""
     node: str | None = None
     """Expected Node name, when machine-id and addresses cannot tell."""
     ssh: SshSettings = SshSettings()

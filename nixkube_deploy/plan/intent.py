@@ -5,7 +5,7 @@ It holds the decisions about a single host and deliberately none about order or 
 
 from dataclasses import dataclass, replace
 
-from nixkube_deploy.model.action import WayBack
+from nixkube_deploy.model.action import SwitchMode, WayBack
 from nixkube_deploy.model.change import Change, ChangeClass
 from nixkube_deploy.model.facts import HostFacts, SystemContents
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -27,6 +27,11 @@ class Intent:
     facts: HostFacts | None = None
     change: Change | None = None
     target: StorePath | None = None
+    mode: SwitchMode = SwitchMode.SWITCH
+    profile: StorePath | None = None
+    """What is copied and booted where that is not ``target``: the system whose specialisation it is."""
+    generation: int | None = None
+    """The generation of the host's profile that is the target already."""
     disko: StorePath | None = None
     copies: bool = False
     activates: bool = False
@@ -47,6 +52,11 @@ class Intent:
         """The class of the change; only asked of hosts that could be planned."""
         assert self.change is not None
         return self.change.kind
+
+    @property
+    def disrupts(self) -> bool:
+        """Whether anything that runs changes: preparing the next boot disturbs nobody."""
+        return self.mode.runs_now or self.kind is ChangeClass.REBOOT
 
     @property
     def acts(self) -> bool:
@@ -144,7 +154,14 @@ def _way_back(
             return None, "the system it last booted has other node units"
         origin = booted
     booted_path = booted.path if booted is not None else None
-    return WayBack(system=origin.path, booted=booted_path, generation=facts.generation, boot_id=facts.boot_id), ""
+    back = WayBack(
+        system=origin.path,
+        booted=booted_path,
+        generation=facts.generation,
+        boot_id=facts.boot_id,
+        profile=facts.profile if facts.runs_specialisation and origin is current else None,
+    )
+    return back, ""
 
 
 def without_drain(host: Host, choices: Choices) -> Host:

@@ -1,13 +1,14 @@
-"""The plan of ``reboot``: a rolling reboot of hosts into the system they already run. No closure is built or copied."""
+"""The plan of ``reboot``: a rolling reboot of hosts into what their next boot starts. No closure is built or copied."""
 
 from dataclasses import replace
 
 from nixkube_deploy.model.change import Change, ChangeClass
+from nixkube_deploy.model.facts import HostFacts, SystemContents
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.assemble import assemble
-from nixkube_deploy.plan.classify import never_booted, profile_drifted
+from nixkube_deploy.plan.classify import never_booted
 from nixkube_deploy.plan.difference import short
 from nixkube_deploy.plan.guard import missing
 from nixkube_deploy.plan.intent import Intent, intend, without_drain
@@ -31,11 +32,19 @@ def _intend(fleet: Fleet, host: Host, prepared: Prepared, *, asked: bool) -> Int
         return replace(known, problem=problem)
     if facts.current is None:
         return replace(known, change=Change(kind=ChangeClass.UNCHANGED), skipped="does not run NixOS")
-    change = Change(kind=ChangeClass.UNCHANGED)
-    if asked:
-        change = Change(kind=ChangeClass.REBOOT, reasons=never_booted(facts) or ("a reboot was asked for",))
-    made = intend(host, facts, change, facts.current, fleet.cluster.distribution)
-    if asked and profile_drifted(facts):
-        drift = f"{short(facts.profile or '')} was to be booted next; this reboot keeps the running system instead"
-        return replace(made, risks=(drift,))
-    return made
+    if not asked:
+        return intend(host, facts, Change(kind=ChangeClass.UNCHANGED), facts.current, fleet.cluster.distribution)
+    return _rebooted(fleet, host, facts, facts.current)
+
+
+def _rebooted(fleet: Fleet, host: Host, facts: HostFacts, current: SystemContents) -> Intent:
+    """Into what a reboot by hand would start: the profile's system, also where another one runs until then."""
+    inner, ahead = facts.runs_specialisation, facts.boots_another
+    wanted = SystemContents(path=facts.profile) if facts.profile is not None and (inner or ahead) else current
+    reasons = (f"{short(wanted.path)} is the next boot's system",) if ahead else never_booted(facts)
+    change = Change(kind=ChangeClass.REBOOT, reasons=reasons or ("a reboot was asked for",))
+    made = intend(host, facts, change, wanted, fleet.cluster.distribution)
+    if not inner:
+        return made
+    stops = "it runs a specialisation, which no boot starts by itself: deploy apply brings it back"
+    return replace(made, activates=True, risks=(stops,))

@@ -106,7 +106,7 @@ def copy(intent: Intent) -> Task:
     assert intent.target is not None
     return Task(
         id=task_id(intent.host.name, "copy"),
-        action=CopyClosure(host=intent.host.name, closure=intent.target),
+        action=CopyClosure(host=intent.host.name, closure=intent.profile or intent.target),
         host=intent.host.name,
         pool=Pool.COPY,
         retry=COPY,
@@ -156,8 +156,9 @@ def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
         yield from _install(intent)
     else:
         yield from _change(intent)
-    yield from _judge(intent, settings)
-    yield from _give_back(intent, settings)
+    if intent.disrupts:
+        yield from _judge(intent, settings)
+        yield from _give_back(intent, settings)
 
 
 def _empty(intent: Intent) -> Iterator[_Step]:
@@ -193,9 +194,11 @@ def _change(intent: Intent) -> Iterator[_Step]:
             action=SwitchConfiguration(
                 host=host,
                 closure=target,
-                mode=SwitchMode.BOOT if reboots else SwitchMode.SWITCH,
+                mode=SwitchMode.BOOT if reboots else intent.mode,
                 activator=intent.host.activation,
                 way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
+                profile=intent.profile,
+                generation=intent.generation,
             ),
             pool=Pool.SSH,
             timeout=_activation_deadline(intent),
@@ -306,17 +309,25 @@ def _aside(host: HostName, name: str, action: Action, failed: frozenset[TaskId] 
 def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings: Settings) -> list[Task]:
     """Back to what worked, through the same gate; the Node is given back only behind it."""
     host, policy = intent.host.name, intent.host.policy
-    reboots = intent.kind is ChangeClass.REBOOT
+    back = RollBack(
+        host=host,
+        way_back=way_back,
+        reboot=intent.kind is ChangeClass.REBOOT or not intent.disrupts,
+        reboot_timeout=policy.reboot_timeout,
+        mode=intent.mode if intent.mode is SwitchMode.TEST else SwitchMode.SWITCH,
+    )
     roll_back = Task(
         id=task_id(host, "rollback"),
-        action=RollBack(host=host, way_back=way_back, reboot=reboots, reboot_timeout=policy.reboot_timeout),
+        action=back,
         host=host,
         pool=Pool.WAIT,
         on_failure_of=_ids(main, ROLLED_BACK),
         section=host,
         retry=ACTIVATE,
-        timeout=policy.activation_timeout + policy.reboot_timeout + 2 * SILENCE,
+        timeout=policy.activation_timeout + _reboot_deadline(intent) + SILENCE,
     )
+    if not intent.disrupts:
+        return [roll_back]
     gate = Task(
         id=task_id(host, "rollback-gate"),
         action=_gate(intent, settings),

@@ -44,14 +44,22 @@ def test_a_pending_kernel_is_the_reason_and_the_booted_system_the_way_back():
     assert plan.graph["w1/rollback"].action.way_back.system == booted.path
 
 
-def test_a_reboot_never_lands_on_another_system_by_accident():
-    plan = plan_of(a_fleet("w1"), "w1", edit={"w1": {"profile": store_path("nixos-system-w1-26.05")}})
+def test_a_system_that_was_made_the_next_boots_is_what_a_reboot_brings():
+    new = store_path("nixos-system-w1-26.05")
+    plan = plan_of(a_fleet("w1"), "w1", edit={"w1": {"profile": new}})
+    old = facts_for(a_fleet("w1"))["w1"].current.path
     assert plan.graph["w1/activate"].action.mode is SwitchMode.BOOT
-    assert (
-        line(plan)
-        .risks[0]
-        .endswith("-nixos-system-w1-26.05 was to be booted next; this reboot keeps the running system instead")
-    )
+    assert plan.graph["w1/reboot"].action.closure == plan.graph["w1/prove"].action.closure == new
+    assert plan.graph["w1/rollback"].action.way_back.system == old
+    assert line(plan).change.reasons[0].endswith("-nixos-system-w1-26.05 is the next boot's system")
+
+
+def test_a_specialisation_ends_with_a_reboot_and_the_plan_says_so():
+    top, inner = store_path("nixos-system-w1-top"), facts_for(a_fleet("w1"))["w1"].current.path
+    plan = plan_of(a_fleet("w1"), "w1", edit={"w1": {"profile": top, "specialisations": (inner,)}})
+    assert plan.graph["w1/prove"].action.closure == top
+    assert plan.graph["w1/rollback"].action.way_back.profile == top
+    assert "deploy apply brings it back" in line(plan).risks[0]
 
 
 def test_other_machines_and_silent_hosts_are_listed():
