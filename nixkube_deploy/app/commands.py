@@ -8,6 +8,7 @@ from pathlib import Path
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
+from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target, read_target
 from nixkube_deploy.app.saved import read_plan, refuse_moved
 from nixkube_deploy.app.state import state_directory
@@ -145,7 +146,7 @@ async def _surveyed(world: World, found: Survey) -> Prepared:
     """What a plan without new closures is made from."""
     refuse_without_cluster(found)
     flake = await world.evaluator.state(world.fleet.flake)
-    return Prepared(facts=found.facts, problems=found.problems, flake=flake)
+    return await with_rights(world, Prepared(facts=found.facts, problems=found.problems, flake=flake))
 
 
 async def _kept(world: World, wanted: Mapping[HostName, StorePath]) -> dict[HostName, Closure]:

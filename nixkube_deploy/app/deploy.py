@@ -11,6 +11,7 @@ from nixkube_deploy.app.clock import new_run_id
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.execute import Execution, execute
 from nixkube_deploy.app.prepare import prepare
+from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target
 from nixkube_deploy.app.world import World
 from nixkube_deploy.inventory.select import select
@@ -70,7 +71,7 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
     Raises:
         Refused: nothing could be evaluated, or the cluster does not answer.
     """
-    prepared = await prepare(world, console.say)
+    prepared = await with_rights(world, await prepare(world, console.say))
     choices = Choices(bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, digest=target.loaded.digest)
     return Planned(plan=rollout(world.fleet, prepared, choices), prepared=prepared)
 

@@ -1,6 +1,7 @@
 """Whether we become root on hosts that are to change, asked before any of them is touched. It changes nothing."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import anyio
 
@@ -9,6 +10,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
+from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.ports.shell import Command
 
 _ASKED_AT_ONCE = 64
@@ -45,3 +47,20 @@ async def without_root(world: World, hosts: Iterable[Host]) -> dict[HostName, Fa
         for host in hosts:
             group.start_soon(ask, host)
     return found
+
+
+async def with_rights(world: World, prepared: Prepared) -> Prepared:
+    """The same, and hosts that are to change and on which we do not become root have a problem.
+
+    A login as root was seen by the probe. A host that runs what it should is not asked.
+    """
+    asked = [world.fleet.hosts[name] for name in prepared.facts if _is_to_ask(prepared, name)]
+    refused = await without_root(world, asked)
+    return replace(prepared, problems={**refused, **prepared.problems}) if refused else prepared
+
+
+def _is_to_ask(prepared: Prepared, name: HostName) -> bool:
+    facts, closure = prepared.facts[name], prepared.closures.get(name)
+    if facts.uid == 0 or facts.current is None or name in prepared.problems:
+        return False
+    return closure is None or closure.out != facts.current.path or facts.reboot_pending

@@ -62,9 +62,9 @@ def survived(faults: str, **setup: object) -> Case:
     return Case(faults=faults, exit_code=CONVERGED, new=" ".join(made.changes), setup=made)
 
 
-def refused(faults: str, kind: Kind, says: str) -> Case:
+def refused(faults: str, kind: Kind, says: str, **setup: object) -> Case:
     """Found before anything is touched."""
-    return Case(faults=faults, exit_code=REFUSED, failed="w2", kind=kind, says=says)
+    return Case(faults=faults, exit_code=REFUSED, failed="w2", kind=kind, says=says, setup=Setup(**setup))
 
 
 def not_copied(faults: str, kind: Kind, says: str) -> Case:
@@ -102,6 +102,7 @@ CASES = (
     refused("w2:unreachable=silent", Kind.UNREACHABLE, "took longer than 2 s"),
     refused("w2:wrong-host-key", Kind.HOST_KEY, "shows another host key"),
     refused("w2:auth-refused", Kind.AUTHENTICATION, "does not let root in"),
+    refused("w2:sudo-password-wrong", Kind.PRIVILEGE, "sudo asks admin for a password", user="admin", privilege="sudo"),
     refused("w2:eval-fails", Kind.EVALUATION, "does not evaluate"),
     refused("w2:build-fails", Kind.BUILD, "the build was told to fail"),
     # Found while closures are staged.
@@ -152,13 +153,6 @@ CASES = (
         says="where it is healthy",
     ),
     # Not to be helped. A Node stays cordoned only where its host is not well.
-    stuck(
-        "w2:sudo-password-wrong",
-        "cordon",
-        Kind.PRIVILEGE,
-        "sudo asks admin for a password",
-        setup={"user": "admin", "privilege": "sudo"},
-    ),
     stuck("w2:pdb-blocks", "drain", Kind.DRAIN, "PodDisruptionBudget default/stubborn-w2", old="w2"),
     stuck("w2:disk-full=boot", "activate", Kind.ACTIVATION, "uncordoned its Node", old="w2", setup={"changes": REBOOT}),
     stuck(
