@@ -8,6 +8,7 @@ from nixkube_deploy.model.fleet import Activator as ActivatorName
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.ports.activator import Activator
 from nixkube_deploy.ports.clock import Clock
+from nixkube_deploy.ports.closures import Closures
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.installer import Installer
 from nixkube_deploy.ports.nix import Evaluator, Store
@@ -27,6 +28,7 @@ class World:
     shell: Shell
     evaluator: Evaluator
     store: Store
+    closures: Closures
     activators: Mapping[ActivatorName, Activator]
     installer: Installer
     web: Web

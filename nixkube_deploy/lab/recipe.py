@@ -88,12 +88,14 @@ class Recipe:
     sw: str
     units: Mapping[str, str]
     packages: tuple[str, ...]
+    programs: tuple[str, ...]
+    """What the units start; its version is the unit's."""
 
     @property
     def parts(self) -> tuple[str, ...]:
         """Everything in the closure but the toplevel itself."""
         own = (self.kernel, self.modules, self.initrd, self.systemd, self.etc, self.system_units, self.sw)
-        return (*own, *self.units.values(), *self.packages)
+        return (*own, *self.units.values(), *self.packages, *self.programs)
 
     @property
     def kernel_image(self) -> str:
@@ -123,6 +125,7 @@ def recipe_for(configuration: Configuration) -> Recipe:
     modules = store_path(f"linux-{c.kernel}-modules", c.system)
     initrd = store_path(f"initrd-linux-{c.kernel}", kernel, modules, c.initrd)
     systemd = store_path(f"systemd-{c.systemd}", c.system)
+    programs = {name.rpartition(".")[0]: version for name, version in c.units.items() if version}
     units = {name: store_path(f"unit-{name}", version, c.system) for name, version in sorted(c.all_units.items())}
     system_units = store_path("system-units", *units.values())
     etc = store_path("etc", system_units, c.host)
@@ -145,6 +148,7 @@ def recipe_for(configuration: Configuration) -> Recipe:
         sw=sw,
         units=units,
         packages=packages,
+        programs=tuple(store_path(f"{name}-{version}", c.system) for name, version in sorted(programs.items())),
     )
 
 

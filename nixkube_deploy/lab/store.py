@@ -109,7 +109,7 @@ class ControllerStore:
             self._tree(path, {name: unit_text(name, versions[name])})
         self._tree(recipe.system_units, {name: Link(f"{path}/{name}") for name, path in recipe.units.items()})
         self._tree(recipe.etc, {"etc/hostname": c.host + "\n", "etc/systemd/system": Link(recipe.system_units)})
-        for path in recipe.packages:
+        for path in (*recipe.packages, *recipe.programs):
             self._tree(path, {"bin/.keep": ""})
         self._tree(recipe.sw, {"bin/.keep": ""})
 

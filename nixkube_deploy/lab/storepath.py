@@ -4,6 +4,7 @@ Hashes here are deterministic and in Nix's alphabet, but they are the lab's own:
 """
 
 import hashlib
+import re
 
 STORE = "/nix/store"
 _ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz"
@@ -38,11 +39,19 @@ def is_store_path(path: str) -> bool:
 
 
 def nar_size(path: str) -> int:
-    """A believable size in bytes, always the same for the same path."""
-    seed = int.from_bytes(hashlib.sha256(path.encode()).digest()[:4], "big")
-    base = path.rsplit("-", 1)[0]
-    if "linux-" in path:
-        return 14_000_000 + seed % 2_000_000
-    if "-unit-" in path or base.endswith(("-etc", "system-units")):
-        return 600 + seed % 9_000
-    return 40_000 + seed % 24_000_000
+    """A believable size in bytes, always the same for the same path; versions of a package weigh about the same."""
+    name = path.removeprefix(STORE + "/").partition("-")[2]
+    package = re.split(r"-(?=[0-9])", name, maxsplit=1)[0]
+    noise = _number(path)
+    if "linux-" in name:
+        return 14_000_000 + noise % 400_000
+    if package in _PLUMBING or package.startswith(("unit-", "nixos-system-")):
+        return 600 + noise % 4_000
+    return 40_000 + _number(package) % 24_000_000 + noise % 150_000
+
+
+_PLUMBING = frozenset({"disko", "etc", "system-path", "system-units"})
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

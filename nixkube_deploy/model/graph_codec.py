@@ -1,7 +1,9 @@
 """A task graph (and the plan around it) as plain data; the one value the generic codec cannot rebuild by itself."""
 
+from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.codec import CodecError, Plain, from_plain, to_plain
+from nixkube_deploy.model.packages import SharedChanges
 from nixkube_deploy.model.rollout import HostPlan, Plan
 from nixkube_deploy.model.strategy import Strategy
 from nixkube_deploy.model.task import Rules, Section, Task, TaskGraph
@@ -45,7 +47,9 @@ def plan_to_plain(plan: Plan) -> Plain:
         "flake": to_plain(plan.flake),
         "hosts": to_plain(plan.hosts),
         "notes": list(plan.notes),
+        "mode": to_plain(plan.mode),
         "strategy": to_plain(plan.strategy),
+        "differences": to_plain(plan.differences),
         "graph": graph_to_plain(plan.graph),
         "fingerprint": plan.graph.fingerprint,
     }
@@ -70,6 +74,8 @@ def plan_from_plain(data: Plain) -> Plan:
         flake=from_plain(FlakeState, data.get("flake"), "$.flake"),
         hosts=from_plain(tuple[HostPlan, ...], data.get("hosts"), "$.hosts"),
         notes=from_plain(tuple[str, ...], data.get("notes"), "$.notes"),
+        mode=from_plain(SwitchMode, data.get("mode", SwitchMode.SWITCH.value), "$.mode"),
         strategy=from_plain(Strategy | None, data.get("strategy"), "$.strategy"),
+        differences=from_plain(tuple[SharedChanges, ...], data.get("differences", []), "$.differences"),
         graph=graph,
     )

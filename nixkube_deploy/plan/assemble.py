@@ -8,14 +8,17 @@ from dataclasses import replace
 
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.packages import HostDifference
 from nixkube_deploy.model.rollout import HostPlan, Plan
 from nixkube_deploy.model.task import Section, Task, TaskGraph
 from nixkube_deploy.plan.budget import budgets, control_plane, domains, rules
 from nixkube_deploy.plan.intent import Intent
 from nixkube_deploy.plan.note import notes
 from nixkube_deploy.plan.order import Order, order
+from nixkube_deploy.plan.packages import shared
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.risk import risks
+from nixkube_deploy.plan.room import short_of_store
 from nixkube_deploy.plan.steps import Settings, copy, stage, steps
 from nixkube_deploy.plan.version import overtakers
 
@@ -23,7 +26,7 @@ from nixkube_deploy.plan.version import overtakers
 def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choices: Choices) -> Plan:
     """The plan that does what the intents say, in waves, within budgets."""
     control = control_plane(fleet)
-    intents = [replace(i, risks=(*i.risks, *risks(i, fleet.cluster.distribution, control))) for i in intents]
+    intents = [replace(i, risks=(*i.risks, *_risks(fleet, i, prepared, control))) for i in intents]
     made = budgets(fleet, intents, prepared.voters)
     zones = domains(fleet, intents)
     newer = overtakers(prepared, control, (i.host.name for i in intents if i.acts))
@@ -33,11 +36,18 @@ def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choice
         inventory=fleet.source,
         digest=choices.digest,
         flake=prepared.flake,
-        hosts=tuple(_line(intent, ordered.waves) for intent in intents),
+        hosts=tuple(_line(intent, ordered.waves, prepared.differences.get(intent.host.name)) for intent in intents),
         graph=TaskGraph(*_work(fleet, intents, ordered), allowed),
         notes=notes(fleet, intents, allowed),
+        mode=choices.mode,
         strategy=fleet.strategy,
+        differences=shared(prepared.differences),
     )
+
+
+def _risks(fleet: Fleet, intent: Intent, prepared: Prepared, control: frozenset[HostName]) -> tuple[str, ...]:
+    room = short_of_store(intent.host, intent.facts, prepared.differences.get(intent.host.name))
+    return (*(room if intent.copies else ()), *risks(intent, fleet.cluster.distribution, control))
 
 
 def _work(fleet: Fleet, intents: Sequence[Intent], ordered: Order) -> tuple[list[Task], list[Section]]:
@@ -51,7 +61,7 @@ def _work(fleet: Fleet, intents: Sequence[Intent], ordered: Order) -> tuple[list
     return tasks, [each.section for each in made]
 
 
-def _line(intent: Intent, waves: Mapping[HostName, int]) -> HostPlan:
+def _line(intent: Intent, waves: Mapping[HostName, int], difference: HostDifference | None) -> HostPlan:
     facts = intent.facts
     return HostPlan(
         host=intent.host.name,
@@ -60,8 +70,10 @@ def _line(intent: Intent, waves: Mapping[HostName, int]) -> HostPlan:
         current=facts.current.path if facts is not None and facts.current is not None else None,
         target=intent.target,
         boot_id=facts.boot_id if facts is not None else "",
+        profile=facts.profile if facts is not None and facts.runs_specialisation else None,
         node=facts.node.name if facts is not None and facts.node is not None else None,
         risks=intent.risks,
         skipped=intent.skipped,
         problem=intent.problem,
+        sizes=difference.sizes if difference is not None else None,
     )

@@ -12,6 +12,7 @@ from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
+from nixkube_deploy.plan.contents import contents
 from nixkube_deploy.plan.diagram import dot, mermaid
 from nixkube_deploy.plan.outline import ASIDE, chains, grouped, stretches
 from nixkube_deploy.plan.wording import host_list, hosts
@@ -31,6 +32,7 @@ def describe(plan: Plan) -> str:
         list(_order(plan)),
         *map(list, _changes(plan)),
         *map(list, _not_done(plan)),
+        *contents(plan),
         _listed("Budgets", (budget.name for budget in plan.graph.rules.budgets)),
         _listed("Notes", plan.notes),
     ]

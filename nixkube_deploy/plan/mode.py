@@ -52,7 +52,7 @@ def in_mode(made: Intent, closure: Closure, mode: SwitchMode) -> Intent:
     return replace(made, activates=made.kind.touches_host, drains=False, uncordons=uncordons)
 
 
-def refused_mode(host: Host, facts: HostFacts, closure: Closure, change: Change, mode: SwitchMode) -> Failure | None:
+def refused_mode(host: Host, closure: Closure, change: Change, mode: SwitchMode) -> Failure | None:
     """Why this host's change cannot be made in this way, and what to type instead."""
     if not change.kind.touches_host:
         return None
@@ -65,7 +65,7 @@ def refused_mode(host: Host, facts: HostFacts, closure: Closure, change: Change,
         )
     if mode is SwitchMode.SWITCH and closure.toplevel is not None and change.kind is ChangeClass.REBOOT:
         return _refused(
-            f"{host.name} cannot be rebooted into a specialisation: a boot loader starts {short(closure.toplevel)} itself",
+            f"{host.name} cannot be rebooted into a specialisation: a boot starts {short(closure.toplevel)} itself",
             change,
             f"{apply} --mode boot; deploy reboot INVENTORY --on {host.name}; {apply}",
         )

@@ -6,8 +6,18 @@ It deliberately does not know which closures these are, nor how anybody came by 
 import re
 from collections.abc import Iterable, Iterator, Mapping
 
-from nixkube_deploy.model.names import StorePath
-from nixkube_deploy.model.packages import PackageChange, PackageChanges, PackageFate, Sizes, StoredPath
+from nixkube_deploy.model.names import HostName, StorePath
+from nixkube_deploy.model.packages import (
+    ClosureSizes,
+    HostDifference,
+    PackageChange,
+    PackageChanges,
+    PackageFate,
+    SharedChanges,
+    Sizes,
+    StoredPath,
+)
+from nixkube_deploy.model.size import size_text
 from nixkube_deploy.plan.difference import store_name
 
 NOTICEABLE = 8 * 1024
@@ -73,6 +83,32 @@ def package_changes(old: Sizes, new: Sizes) -> PackageChanges:
     shown.sort(key=lambda row: (_ORDER.index(row.fate), -abs(row.delta), row.name))
     quiet = tuple(row.name for row in rows if row.fate is PackageFate.REBUILT and abs(row.delta) < NOTICEABLE)
     return PackageChanges(packages=tuple(shown), rebuilt=quiet)
+
+
+def host_difference(
+    old: Sizes | None, new: Sizes, missing: Iterable[StorePath] | None, unknown: str = ""
+) -> HostDifference:
+    """One host's difference from its closures and from what it lacks; None is what nobody could find out."""
+    travels = None if missing is None else [new[path] for path in missing]
+    sizes = ClosureSizes(
+        before=None if old is None else sum(old.values()),
+        after=sum(new.values()),
+        paths=None if travels is None else len(travels),
+        travels=None if travels is None else sum(travels),
+        unknown=unknown,
+    )
+    return HostDifference(changes=PackageChanges() if old is None else package_changes(old, new), sizes=sizes)
+
+
+def shared(differences: Mapping[HostName, HostDifference]) -> tuple[SharedChanges, ...]:
+    """Hosts that change alike together. A few bytes make no difference: sizes are the first host's."""
+    groups: dict[object, list[HostName]] = {}
+    for host, difference in differences.items():
+        changes = difference.changes
+        if changes.packages or changes.rebuilt:
+            rows = tuple((row.name, row.fate, row.old, row.new, size_text(row.delta)) for row in changes.packages)
+            groups.setdefault((rows, changes.rebuilt), []).append(host)
+    return tuple(SharedChanges(hosts=tuple(g), changes=differences[g[0]].changes) for g in groups.values())
 
 
 def _grouped(closure: Sizes) -> dict[str, Versions]:

@@ -6,10 +6,12 @@ It deliberately decides nothing.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.closure import Closure, FlakeState
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.packages import HostDifference
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +25,8 @@ class Prepared:
     """Hosts that could not be probed, evaluated or built."""
     voters: frozenset[HostName] = frozenset()
     """Hosts with an etcd voter, when that is known; control-plane hosts count as voters anyway."""
+    differences: Mapping[HostName, HostDifference] = field(default_factory=dict)
+    """How closures differ; only when that was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,5 +38,7 @@ class Choices:
     yes_wipe: frozenset[HostName] = frozenset()
     """Hosts to wipe although a guard objects."""
     no_drain: bool = False
+    mode: SwitchMode = SwitchMode.SWITCH
+    """Now and from the next boot on, only one of the two, or a trial."""
     digest: str = ""
     """SHA-256 of the inventory's text."""

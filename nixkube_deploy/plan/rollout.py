@@ -13,7 +13,9 @@ from nixkube_deploy.plan.assemble import assemble
 from nixkube_deploy.plan.classify import classify, foreign
 from nixkube_deploy.plan.guard import how_to_install, missing, refused_switch, unbuilt, wipe_guard, wrong_architecture
 from nixkube_deploy.plan.intent import Intent, intend, without_drain
+from nixkube_deploy.plan.mode import by_mode, in_mode, refused_mode
 from nixkube_deploy.plan.prepared import Choices, Prepared
+from nixkube_deploy.plan.room import no_room_to_boot
 from nixkube_deploy.plan.version import crossing
 
 __all__ = ["Choices", "rollout"]
@@ -50,14 +52,19 @@ def _install(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, ch
     return replace(made, disko=closure.disko)
 
 
-def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, _choices: Choices) -> Intent:
+def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, choices: Choices) -> Intent:
     host, distribution = known.host, fleet.cluster.distribution
-    if problem := refused_switch(host, facts, closure):
+    if choices.mode.runs_now and (problem := refused_switch(host, facts, closure)):
         return replace(known, problem=problem)
-    change = classify(facts, closure, distribution, host.policy)
-    made = intend(host, facts, change, closure.contents, distribution)
-    copies = made.activates and facts.current is not None and facts.current.path != closure.out
-    crossed = crossing(facts, closure) if host.role.is_control_plane else ""
+    change = by_mode(classify(facts, closure, distribution, host.policy), facts, closure, choices.mode)
+    if problem := refused_mode(host, closure, change, choices.mode):
+        return replace(known, problem=problem)
+    made = in_mode(intend(host, facts, change, closure.contents, distribution), closure, choices.mode)
+    if made.activates and choices.mode.sets_profile and (problem := no_room_to_boot(host, facts, closure.contents)):
+        return replace(known, problem=problem)
+    there = facts.current is not None and closure.profile in {facts.current.path, facts.profile}
+    made = replace(made, copies=made.activates and not there)
+    crossed = crossing(facts, closure) if host.role.is_control_plane and made.disrupts else ""
     if not crossed or made.back is None:
-        return replace(made, copies=copies)
-    return replace(made, copies=copies, back=None, stays=f"Kubernetes {crossed} may cross a minor version of etcd")
+        return made
+    return replace(made, back=None, stays=f"Kubernetes {crossed} may cross a minor version of etcd")

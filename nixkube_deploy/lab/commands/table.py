@@ -50,3 +50,4 @@ PROGRAMS: Mapping[str, Program] = {
     "uptime": facts.uptime,
     "whoami": facts.whoami,
 }
+    "xargs": coreutils.xargs,

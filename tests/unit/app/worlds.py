@@ -12,5 +12,6 @@ from tests.fakes.shell import FakeShell
 def a_world(fleet: Fleet, shell: FakeShell, cluster: FakeCluster | None = None, **ports: Any) -> World:
     """A world without Nix, activators and the rest, unless they are given."""
     nothing = cast("Any", None)
-    rest = {"evaluator": nothing, "store": nothing, "activators": {}, "installer": nothing, "web": nothing} | ports
+    rest = {"evaluator": nothing, "store": nothing, "closures": nothing, "activators": {}, "installer": nothing}
+    rest |= {"web": nothing} | ports
     return World(fleet=fleet, whole=fleet, clock=LoopClock(), shell=shell, cluster=cluster, **rest)
