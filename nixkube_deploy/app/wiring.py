@@ -21,11 +21,11 @@ from nixkube_deploy.backends.kubernetes.kubeconfig import (
     rewrite_server,
 )
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
-from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
-from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.backends.nix.closures import NixClosures
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
+from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
+from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.backends.ssh.options import OpensshOptions
 from nixkube_deploy.backends.ssh.shell import SshShell
@@ -69,6 +69,7 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             shell=shell,
             evaluator=nix,
             store=nix,
+            closures=_closures(processes, shell),
             activators={
                 Activator.NATIVE: NativeActivator(shell, clock),
                 Activator.NIXOS_REBUILD: NixosRebuildActivator(processes, shell, options, program=rebuild),
@@ -78,8 +79,12 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             web=ThreadedWeb(),
             cluster=cluster,
             cluster_problem=problem,
-            closures=_closures(processes, shell),
         )
+
+
+def _closures(processes: LocalProcesses, shell: Shell) -> NixClosures:
+    program = NixProgram(processes, _program("NIXKUBE_NIX", "nix"), os.environ)
+    return NixClosures(program, StoreFiles(store_root(os.environ.get("NIX_REMOTE", ""))), shell)
 
 
 def _program(variable: str, default: str) -> str:
@@ -91,11 +96,6 @@ async def _cluster(
 ) -> tuple[Cluster | None, Failure | None]:
     if not fleet.cluster.distribution.has_kubelet:
         return None, None
-def _closures(processes: LocalProcesses, shell: Shell) -> NixClosures:
-    program = NixProgram(processes, _program("NIXKUBE_NIX", "nix"), os.environ)
-    return NixClosures(program, StoreFiles(store_root(os.environ.get("NIX_REMOTE", ""))), shell)
-
-
     try:
         source = fleet.cluster.kubeconfig or await _fetch_kubeconfig(fleet, shell)
         cluster = await stack.enter_async_context(open_cluster(source, fleet.cluster.context, clock=clock))

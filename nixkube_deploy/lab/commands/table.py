@@ -49,5 +49,5 @@ PROGRAMS: Mapping[str, Program] = {
     "uname": facts.uname,
     "uptime": facts.uptime,
     "whoami": facts.whoami,
-}
     "xargs": coreutils.xargs,
+}
