@@ -215,6 +215,14 @@ async def env(call: Call) -> int:
     return await call.host.run_program(call.user, tuple(words), call.streams, variables)
 
 
+async def xargs(call: Call) -> int:
+    """A program with the words of standard input as its arguments: all at once, command lines here have no end."""
+    words = (await call.streams.stdin.read()).split()
+    streams = replace(call.streams, stdin=TextInput())
+    code = await call.host.run_program(call.user, (*(call.args or ("echo",)), *words), streams, call.env)
+    return code if code in (0, 127) else 123
+
+
 async def sync(_call: Call) -> int:
     """Everything is on disk already."""
     return 0
@@ -231,14 +239,6 @@ async def sh(call: Call) -> int:
         case []:
             return await shell.run(await call.streams.stdin.read(), replace(call.streams, stdin=TextInput()))
         case [path, *_]:
-async def xargs(call: Call) -> int:
-    """A program with the words of standard input as its arguments: all at once, command lines here have no end."""
-    words = (await call.streams.stdin.read()).split()
-    streams = replace(call.streams, stdin=TextInput())
-    code = await call.host.run_program(call.user, (*(call.args or ("echo",)), *words), streams, call.env)
-    return code if code in (0, 127) else 123
-
-
             try:
                 return await shell.run(call.files.read(path), call.streams)
             except OSError as error:

@@ -107,12 +107,12 @@ async def nix_store(call: Call) -> int:
             return _for_valid(call, paths, _print_closure)
         case ("--query" | "-q", "--size", *paths):
             return _for_valid(call, paths, lambda each, path: each.out(f"{nar_size(path)}\n"))
-        case ("--check-validity", *paths):
-            return _for_valid(call, paths, lambda _call, _path: None)
-        case ("--realise" | "-r", *paths):
         case ("--check-validity", "--print-invalid", *paths):
             call.out("".join(f"{path}\n" for path in paths if not call.files.holds(path)))
             return 0
+        case ("--check-validity", *paths):
+            return _for_valid(call, paths, lambda _call, _path: None)
+        case ("--realise" | "-r", *paths):
             return _for_valid(call, paths, lambda each, path: each.out(path + "\n"))
         case ("--gc",):
             return _collect(call)
@@ -158,15 +158,15 @@ async def nix(call: Call) -> int:
             return 1
 
 
-async def nix_collect_garbage(call: Call) -> int:
-    """Drop what no generation and no running system needs."""
-    if not call.is_root:
 def _path_info(call: Call, path: str, options: frozenset[str]) -> None:
     whole = options & {"-r", "--recursive"}
     for each in sorted(call.host.setting.store.closure(path)) if whole else [path]:
         call.out(f"{each}\t{nar_size(each):>11}\n" if options & {"-s", "--size"} else f"{each}\n")
 
 
+async def nix_collect_garbage(call: Call) -> int:
+    """Drop what no generation and no running system needs."""
+    if not call.is_root:
         call.err("error: opening lock file '/nix/var/nix/gc.lock': Permission denied\n")
         return 1
     machine = call.host.machine
