@@ -1,6 +1,6 @@
 """One function a command that changes things: open the world, call the rooms in order, say how it ended."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +8,7 @@ from pathlib import Path
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
+from nixkube_deploy.app.earlier import before_run, generation, recorded
 from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target, read_target
 from nixkube_deploy.app.saved import read_plan, refuse_moved
@@ -27,10 +28,8 @@ from nixkube_deploy.app.unfinished import (
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import lock_inventory
-from nixkube_deploy.journal.history import read, runs
-from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.error import UsageError
-from nixkube_deploy.model.names import HostName, StorePath, name_some
+from nixkube_deploy.model.names import name_some
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.reboot import reboot as plan_reboot
@@ -131,14 +130,19 @@ async def reboot(request: Request, needed: bool, console: Console) -> Report:
         return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
 
 
-async def rollback(request: Request, to_run: str | None, console: Console) -> Report:
-    """Back to what each host ran before a run."""
+async def rollback(request: Request, to_run: str | None, to_generation: int | None, console: Console) -> Report:
+    """Back to what each host ran before a run, or to a generation of its own."""
     async with _at_work(request) as (target, world, state):
-        targets = _before(state, target, to_run)
+        wanted = before_run(state, target, to_run) if to_generation is None else {}
         found = await survey(world, world.fleet.hosts.values(), console.say)
-        wanted = {name: path for name, path in targets.items() if name in world.fleet.hosts}
-        prepared = replace(await _surveyed(world, found), closures=await _kept(world, wanted))
-        made = plan_rollback(world.fleet, prepared, wanted, Choices(digest=target.loaded.digest))
+        back = (
+            await recorded(world, found.facts, wanted)
+            if to_generation is None
+            else await generation(world, found.facts, to_generation)
+        )
+        prepared = await _surveyed(world, found)
+        prepared = replace(prepared, closures=back.closures, problems={**back.problems, **prepared.problems})
+        made = plan_rollback(world.fleet, prepared, back.targets, Choices(digest=target.loaded.digest))
         return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
 
 
@@ -147,22 +151,3 @@ async def _surveyed(world: World, found: Survey) -> Prepared:
     refuse_without_cluster(found)
     flake = await world.evaluator.state(world.fleet.flake)
     return await with_rights(world, Prepared(facts=found.facts, problems=found.problems, flake=flake))
-
-
-async def _kept(world: World, wanted: Mapping[HostName, StorePath]) -> dict[HostName, Closure]:
-    """What this controller still has of the systems to go back to; of the others the worst is assumed."""
-    found: dict[HostName, Closure] = {}
-    for name, path in wanted.items():
-        contents = await world.store.contents(path)
-        if contents is not None:
-            found[name] = Closure(host=name, drv="", contents=contents, system=world.fleet.hosts[name].system)
-    return found
-
-
-def _before(state: Path, target: Target, to_run: str | None) -> dict[HostName, StorePath]:
-    mine = [r for r in runs(state) if r.inventory == target.fleet.source and (to_run is None or r.run == to_run)]
-    if not mine:
-        what = f"run {to_run} of this inventory is unknown" if to_run else "no run of this inventory is known"
-        raise UsageError(what, hint="deploy runs")
-    hosts = read(state, mine[0].run).plan.hosts
-    return {h.host: h.current for h in hosts if h.current is not None and h.wave is not None}

@@ -25,7 +25,7 @@ from nixkube_deploy.model.action import (
     UncordonNode,
     WayBack,
 )
-from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, RunId
@@ -37,6 +37,7 @@ from nixkube_deploy.protocols import disruption, reboot
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
 
 NOTHING = Done(changed=False)
+WAITS = "the next boot starts it"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +121,8 @@ class Performer:
         if activated.needs_reboot:
             self._refuse_to_reboot(host, activated)
             await self._restart(host, attempt)
-        detail = "; ".join((action.mode.value, *activated.warnings, *(["rebooted"] if activated.needs_reboot else [])))
-        return Done(changed=activated.changed, detail=detail)
+        ends = ["rebooted"] if activated.needs_reboot else [WAITS] if action.mode is SwitchMode.BOOT else []
+        return Done(changed=activated.changed, detail="; ".join((action.mode.value, *activated.warnings, *ends)))
 
     def _activation(self, host: Host, action: SwitchConfiguration) -> Activation:
         return Activation(
@@ -133,6 +134,8 @@ class Performer:
             flake=self.world.fleet.flake,
             node_units=self.world.fleet.cluster.distribution.node_units,
             dead_man=self._patience_of(host),
+            profile=action.profile,
+            generation=action.generation,
         )
 
     def _patience_of(self, host: Host) -> float:
@@ -183,6 +186,23 @@ class Performer:
             attempt.report(f"draining again: {', '.join(left)} came back")
             await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)
 
+    async def _empty_again(self, host: Host, attempt: Attempt) -> None:
+        """A host that failed after it was given back (its soak) has pods again: they leave first, if they can.
+
+        Going back matters more than that: what keeps them is told, and is no reason to leave the host as it is.
+        """
+        drained = self.drains.get(host.name)
+        if drained is None:
+            return
+        try:
+            cluster, node = self._cluster(), await self.nodes.find(host)
+            if await disruption.still_drained(cluster, node, drained.options):
+                await disruption.cordon(cluster, node, self.run)
+                attempt.report("draining again, before it is taken back")
+                await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)
+        except TaskError as error:
+            attempt.report(f"not drained before it is taken back: {error.failure.message}")
+
     async def _gate(self, action: OpenGate, attempt: Attempt) -> Done:
         host = self._host(action.host)
         if action.expect_node:
@@ -199,6 +219,7 @@ class Performer:
     async def _roll_back(self, action: RollBack, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self.locks.ensure(host)
+        await self._empty_again(host, attempt)
         await reboot.roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
         return Done(detail=f"back on {action.way_back.system}")
 

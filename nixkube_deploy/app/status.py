@@ -8,6 +8,7 @@ from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.ports.nix import Evaluation
@@ -25,6 +26,8 @@ class HostStatus:
     wanted: StorePath | None = None
     """What the flake says; None when it could not be evaluated."""
     reboot_pending: bool = False
+    on_trial: bool = False
+    """It was activated with ``--mode test``: the next boot starts another system."""
     kernel: str = ""
     kubelet_version: str = ""
     ready: bool | None = None
@@ -59,10 +62,17 @@ async def fleet_status(world: World, say: OnStep = silent, *, evaluate: bool = T
         group.start_soon(look)
         if evaluate:
             group.start_soon(think)
-    return tuple(_row(name, found, evaluation) for name in world.fleet.hosts)
+    return tuple(_row(name, h.specialisation, found, evaluation) for name, h in world.fleet.hosts.items())
 
 
-def _row(name: HostName, found: Survey, evaluation: Evaluation) -> HostStatus:
+def _running(facts: HostFacts, *, whole: bool) -> StorePath | None:
+    """What runs; of a specialisation that is wanted, the system it belongs to, as the flake names it."""
+    if whole and facts.runs_specialisation:
+        return facts.profile
+    return facts.current.path if facts.current else None
+
+
+def _row(name: HostName, specialisation: str | None, found: Survey, evaluation: Evaluation) -> HostStatus:
     evaluated = evaluation.hosts.get(name)
     wanted = evaluated.out if evaluated else None
     facts = found.facts.get(name)
@@ -73,9 +83,10 @@ def _row(name: HostName, found: Survey, evaluation: Evaluation) -> HostStatus:
         host=name,
         reachable=True,
         generation=facts.generation,
-        current=facts.current.path if facts.current else None,
+        current=_running(facts, whole=specialisation is not None),
         wanted=wanted,
         reboot_pending=facts.reboot_pending,
+        on_trial=facts.on_trial,
         kernel=facts.kernel_release,
         kubelet_version=node.kubelet_version if node else "",
         ready=node.ready if node else None,

@@ -126,6 +126,8 @@ def aims_at_the_same(cut_off: CutOff, target: Target, planned: Planned) -> bool:
         return False
     if cut_off.plan.digest != target.loaded.digest or cut_off.plan.strategy not in {None, planned.plan.strategy}:
         return False
+    if cut_off.plan.mode is not planned.plan.mode:
+        return False
     if any(host.skipped for host in planned.plan.hosts if host.host in cut_off.busy):  # --bootstrap was not repeated.
         return False
     wanted = {name: closure.out for name, closure in planned.prepared.closures.items()}

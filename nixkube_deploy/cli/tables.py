@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 
 from nixkube_deploy.app.check import Finding
+from nixkube_deploy.app.dryrun import DryRun
 from nixkube_deploy.app.everywhere import HostOutput
 from nixkube_deploy.app.status import HostStatus
 from nixkube_deploy.cli.console import TerminalConsole
 from nixkube_deploy.journal.history import RunSummary, Stored
+from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.event import Verdict
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.plan.wording import host_list
@@ -62,6 +64,20 @@ def show_output(console: TerminalConsole, output: HostOutput) -> None:
     console.data.show(output_text(row, console.data.width))
 
 
+def show_dry_runs(console: TerminalConsole, found: Iterable[DryRun]) -> None:
+    """What a switch would do, host by host."""
+    dry_runs = tuple(found)
+    if console.as_json:
+        console.print_json(dry_runs)
+        return
+    for each in dry_runs:
+        nothing = "unchanged" if each.change is ChangeClass.UNCHANGED else "nothing would be stopped or started"
+        told = [line for line in each.lines if line.startswith("would ")] or list(each.lines) or [nothing]
+        output = "".join(f"{line}\n" for line in told)
+        row = OutputRow(host=each.host, exit_code=0, output="" if each.failure else output, failure=each.failure)
+        console.data.show(output_text(row, console.data.width))
+
+
 def show_runs(console: TerminalConsole, runs: Iterable[RunSummary]) -> None:
     """The runs this controller knows."""
     known = tuple(runs)
@@ -97,7 +113,8 @@ def _finding_rows(found: Iterable[Finding]) -> list[FindingRow]:
 
 
 def _status_row(status: HostStatus) -> StatusRow:
-    failed = f"failed: {', '.join(status.failed_units)}" if status.failed_units else ""
+    notes = ["on trial: a reboot goes back"] if status.on_trial else []
+    notes += [f"failed: {', '.join(status.failed_units)}"] if status.failed_units else []
     return StatusRow(
         host=status.host,
         reachable=status.reachable,
@@ -109,7 +126,7 @@ def _status_row(status: HostStatus) -> StatusRow:
         ready=status.ready,
         cordoned=(status.cordoned_by or "yes") if status.cordoned else "",
         disk=status.store_free,
-        note=status.problem.message if status.problem else failed,
+        note=status.problem.message if status.problem else "; ".join(notes),
     )
 
 

@@ -114,7 +114,8 @@ class _Layering:
 
 def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Host:
     written = merged.values()
-    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "activation", "specialisation", "build_on", "labels")
+    programs = ("activation", "specialisation", "build_on")
+    plain = ("role", "system", "attr", "node", "privilege", "privilege_password", "labels", *programs)
     bootstrap = written.get("bootstrap")
     return Host(
         name=name,

@@ -141,7 +141,7 @@ _SETTINGS: dict[str, Field] = {
             "activation": (Choice.of(Activator), "Which program activates a closure."),
             "specialisation": (
                 values.WORD,
-                "Which of the system's specialisations runs; a reboot starts the system itself, and apply brings it back.",
+                "Which of its system's specialisations runs; a reboot starts the system itself, apply brings it back.",
             ),
             "build_on": (Choice.of(BuildOn), "Where its system is built."),
         },

@@ -4,7 +4,7 @@ The systems are on the hosts already, so nothing is copied; whether they still a
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from nixkube_deploy.model.change import Change, ChangeClass
 from nixkube_deploy.model.facts import HostFacts, SystemContents
@@ -20,7 +20,18 @@ from nixkube_deploy.plan.intent import Intent, intend, without_drain
 from nixkube_deploy.plan.prepared import Choices, Prepared
 
 
-def rollback(fleet: Fleet, prepared: Prepared, targets: Mapping[HostName, StorePath], choices: Choices) -> Plan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Earlier:
+    """A system that a host ran."""
+
+    system: StorePath
+    profile: StorePath | None = None
+    """What the profile held where ``system`` was a specialisation of it."""
+    generation: int | None = None
+    """Which generation it was: while that still is this system, going back keeps its number."""
+
+
+def rollback(fleet: Fleet, prepared: Prepared, targets: Mapping[HostName, Earlier], choices: Choices) -> Plan:
     """Each host in ``targets`` to its system there.
 
     What a target holds is known when it is the booted system or in ``prepared.closures``; else the worst is assumed,
@@ -32,14 +43,15 @@ def rollback(fleet: Fleet, prepared: Prepared, targets: Mapping[HostName, StoreP
     return assemble(fleet, intents, prepared, choices)
 
 
-def _intend(fleet: Fleet, host: Host, prepared: Prepared, target: StorePath | None) -> Intent:
+def _intend(fleet: Fleet, host: Host, prepared: Prepared, earlier: Earlier | None) -> Intent:
     facts, distribution = prepared.facts.get(host.name), fleet.cluster.distribution
+    target = earlier.system if earlier is not None else None
     known = Intent(host=host, facts=facts, target=target)
     problem = missing(host.name, prepared)
     if problem is not None or facts is None:
         return replace(known, problem=problem)
     stays = Change(kind=ChangeClass.UNCHANGED)
-    if target is None:
+    if earlier is None or target is None:
         return replace(known, change=stays, skipped="no system is recorded to go back to")
     if facts.current is None:
         return replace(known, change=stays, skipped="does not run NixOS")
@@ -48,7 +60,8 @@ def _intend(fleet: Fleet, host: Host, prepared: Prepared, target: StorePath | No
         wanted, change = SystemContents(path=target), _assumed(facts.current, target, host, distribution)
     else:
         change = classify_contents(facts, wanted, distribution, host.policy)
-    return intend(host, facts, change, wanted, distribution)
+    made = intend(host, facts, change, wanted, distribution)
+    return replace(made, profile=earlier.profile, generation=earlier.generation)
 
 
 def _contents(target: StorePath, facts: HostFacts, prepared: Prepared) -> SystemContents | None:

@@ -264,3 +264,14 @@ async def system_contents(shell: Shell, host: Host, system: StorePath, distribut
             FailureKind.COMMAND, f"{host.name} has no system at {system}", expected="it in the host's store"
         )
     return found
+
+
+async def specialisations(shell: Shell, host: Host, system: StorePath) -> dict[str, StorePath]:
+    """The specialisations of a system in the host's store, by name, in two round trips."""
+    folder = f"{system}/specialisation"
+    listed = await ask(shell, host, (Question(name="names", command=f"ls {folder}"),))
+    names = tuple(name for name in listed["names"].split() if re.fullmatch(r"[\w.-]+", name))
+    questions = tuple(Question(name=f"of.{name}", command=f"readlink -f {folder}/{name}") for name in names)
+    found = await ask(shell, host, questions)
+    paths = {name: system_path(found[f"of.{name}"]) for name in names}
+    return {name: path for name, path in paths.items() if path is not None}

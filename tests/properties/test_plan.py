@@ -13,7 +13,7 @@ from nixkube_deploy.plan.intent import needs_finishing
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.reboot import reboot
-from nixkube_deploy.plan.rollback import rollback
+from nixkube_deploy.plan.rollback import Earlier, rollback
 from nixkube_deploy.plan.rollout import rollout
 from tests.builders import store_path
 from tests.strategies import fleets, preparations
@@ -38,7 +38,8 @@ def plans(draw):
             return fleet, prepared, rollout(fleet, prepared, choices)
         case "rollback":
             targets = {name: store_path(f"nixos-system-{name}-25.05") for name in some}
-            return fleet, prepared, rollback(fleet, prepared, targets, choices)
+            earlier = {host: Earlier(system=path) for host, path in targets.items()}
+            return fleet, prepared, rollback(fleet, prepared, earlier, choices)
         case _:
             return fleet, prepared, reboot(fleet, prepared, some, choices)
 

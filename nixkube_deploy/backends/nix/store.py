@@ -112,6 +112,16 @@ class StoreFiles:
         except OSError:
             return 0
 
+    def specialisations(self, system: StorePath) -> Mapping[str, StorePath]:
+        """A system's specialisations by name, each as the system it is."""
+        folder = self.resolve(f"{system}/specialisation")
+        try:
+            names = sorted(entry.name for entry in self.physical(folder).iterdir()) if folder else []
+        except OSError:
+            return {}
+        found = {name: self.resolve(f"{folder}/{name}") for name in names}
+        return {name: StorePath(path) for name, path in found.items() if path}
+
     def _units(self, system: StorePath) -> Mapping[str, str]:
         folder = self.resolve(f"{system}/{_UNITS}")
         if not folder:

@@ -15,7 +15,7 @@ from nixkube_deploy.model.strategy import HostPolicy, Limit, Mode, OnFailure, Re
 from nixkube_deploy.plan.explain import describe, dot, mermaid
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.reboot import reboot
-from nixkube_deploy.plan.rollback import rollback
+from nixkube_deploy.plan.rollback import Earlier, rollback
 from nixkube_deploy.plan.rollout import rollout
 from tests.builders import a_failure, a_flake, a_fleet, a_system, closures_for, facts_for, store_path, with_hosts
 
@@ -77,7 +77,8 @@ def bootstrap() -> Plan:
 def back_to_before() -> Plan:
     fleet = a_fleet("cp1 | w1 w2 w3")
     targets = {name: store_path(f"nixos-system-{name}-25.05") for name in ("cp1", "w1", "w2")}
-    return rollback(fleet, Prepared(flake=a_flake(), facts=facts_for(fleet)), targets, Choices())
+    earlier = {host: Earlier(system=path) for host, path in targets.items()}
+    return rollback(fleet, Prepared(flake=a_flake(), facts=facts_for(fleet)), earlier, Choices())
 
 
 def rolling_reboot() -> Plan:

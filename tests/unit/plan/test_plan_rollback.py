@@ -8,7 +8,7 @@ from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.model.strategy import HostPolicy, RebootPolicy, Strategy
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Choices, Prepared
-from nixkube_deploy.plan.rollback import rollback
+from nixkube_deploy.plan.rollback import Earlier, rollback
 from tests.builders import a_failure, a_flake, a_fleet, a_system, closures_for, facts_for, store_path
 
 OLD = store_path("nixos-system-w1-25.05")
@@ -19,7 +19,8 @@ def plan_of(fleet, targets, *, edit=None, closures=None, choices=None, **prepare
     for host, fields in (edit or {}).items():
         facts[host] = replace(facts[host], **fields)
     known = Prepared(flake=a_flake(), facts=facts, closures=closures or {}, **prepared)
-    return rollback(fleet, known, targets, choices or Choices())
+    earlier = {host: path if isinstance(path, Earlier) else Earlier(system=path) for host, path in targets.items()}
+    return rollback(fleet, known, earlier, choices or Choices())
 
 
 def line(plan, host="w1"):
