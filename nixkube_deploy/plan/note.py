@@ -5,7 +5,8 @@ Budgets are not repeated here; they carry their own names.
 
 from collections.abc import Iterator, Sequence
 
-from nixkube_deploy.model.fleet import Fleet
+from nixkube_deploy.model.change import ChangeClass
+from nixkube_deploy.model.fleet import Activator, Fleet
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.task import Rules
 from nixkube_deploy.plan.classify import changes_node_units
@@ -81,6 +82,14 @@ def _stopping(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> Iterator
         yield "failures never stop this run (on_failure: continue)"
         return
     back = fleet.strategy.on_failure.rolls_back and any(i.acts and i.back is not None for i in intents)
+    timed = any(i.acts and i.activates and i.back is not None and _has_timer(i) for i in intents)
     then = "a host that fails is taken back to what it ran before" if back else "a host that fails stays as it is"
+    then += "; one that was switched goes back by its own timer all the same" if timed and not back else ""
     when = f"more than {hosts(rules.max_failures)} failed" if rules.max_failures else "the first failure"
     yield f"{then}; after {when} no other host begins"
+
+
+def _has_timer(intent: Intent) -> bool:
+    """Whether the host undoes its change by itself where nobody confirms it."""
+    native = intent.host.activation is Activator.NATIVE
+    return native and intent.mode.runs_now and intent.kind is not ChangeClass.REBOOT

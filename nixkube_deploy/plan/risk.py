@@ -88,6 +88,10 @@ def _of_draining(intent: Intent, facts: HostFacts, distribution: Distribution) -
 def _of_activating(intent: Intent, facts: HostFacts) -> Iterator[str]:
     if intent.activates:
         yield from _ACTIVATOR_LIMITS[intent.host.activation]
+    if intent.activates and intent.generation is not None and intent.host.activation is not Activator.NATIVE:
+        yield f"{intent.host.activation} makes a new generation of generation {intent.generation}"
+    if intent.activates and intent.profile is not None and intent.disrupts:
+        yield "a reboot ends the specialisation: no boot loader starts it by itself"
     if intent.activates and facts.failed_units:
         yield f"already failed before the change, so not counted: {', '.join(facts.failed_units)}"
 
@@ -96,6 +100,7 @@ _ACTIVATOR_LIMITS = {
     Activator.NATIVE: (),
     Activator.NIXOS_REBUILD: (
         "nixos-rebuild arms nothing on the host: if the controller dies in a bad switch, the host stays there",
+        "nixos-rebuild's unit cannot be joined again: after a lost connection only its outcome is seen",
     ),
     Activator.DEPLOY_RS: (
         "deploy-rs's magic rollback covers no reboot and no service, and an interrupted activation dies",

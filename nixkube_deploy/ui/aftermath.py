@@ -12,7 +12,6 @@ from nixkube_deploy.model.action import (
     OpenGate,
     RollBack,
     SwitchConfiguration,
-    SwitchMode,
     UncordonNode,
 )
 from nixkube_deploy.model.event import Verdict
@@ -48,8 +47,8 @@ def _will_go_back(begun: list[TaskView]) -> str:
     """A native switch that was never confirmed has left a timer behind; a reboot since then has not."""
     for step in begun:
         match step.task.action:
-            case SwitchConfiguration(mode=SwitchMode.SWITCH, activator=Activator.NATIVE, way_back=back) if _well(step):
-                if not step.detail.endswith("rebooted") and not _was_confirmed(begun):
+            case SwitchConfiguration(mode=mode, activator=Activator.NATIVE, way_back=back) if _well(step):
+                if mode.runs_now and not step.detail.endswith("rebooted") and not _was_confirmed(begun):
                     return f"left the host's own timer armed, which takes it back to {back.system}"
             case _:
                 pass
