@@ -65,6 +65,10 @@ class CommandResult:
     stderr: str = ""
     truncated: bool = False
     """Whether the beginning of a stream is missing."""
+    peak_memory: int | None = None
+    """The most bytes it had at once; only of a program on the controller that was given a memory limit."""
+    outgrew: bool = False
+    """Whether it was ended for going over that limit."""
 
     @property
     def ok(self) -> bool:
@@ -103,4 +107,32 @@ class Shell(Protocol):
         Yields None once it printed its first line, or its result if it ended before that. Should it end after that and
         before the block, or the connection be lost, the block is cancelled and ends as OutcomeUnknown.
         """
+        ...
+
+
+class ByteStream(Protocol):
+    """Raw bytes to and from a command that runs on a host; its standard error is kept as evidence."""
+
+    async def send(self, data: bytes) -> None:
+        """Hand bytes to the command; waits while it does not take them. Bytes for a command that ended are dropped."""
+        ...
+
+    async def end_of_input(self) -> None:
+        """Tell the command that no more input comes."""
+        ...
+
+    async def receive(self) -> bytes:
+        """What it printed next; empty at the end."""
+        ...
+
+    async def result(self) -> CommandResult:
+        """How it ended, without its standard output. Raises OutcomeUnknown when the connection was lost."""
+        ...
+
+
+class StreamingShell(Shell, Protocol):
+    """A shell that also carries what is neither text nor small, over the same kept connections."""
+
+    def stream(self, host: Host, command: Command) -> AbstractAsyncContextManager[ByteStream]:
+        """Start a command and talk to it; its channel is closed with the block."""
         ...
