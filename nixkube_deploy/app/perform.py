@@ -56,6 +56,8 @@ class Performer:
 
     async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
         """Do it; every arm is safe to repeat after a crash."""
+        if attempt.resumed:
+            attempt.report("an earlier controller began this; looking first at what became of it")
         match task.action:
             case Stage():
                 return NOTHING
