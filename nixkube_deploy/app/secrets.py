@@ -1,16 +1,40 @@
-"""Secret references to secrets, at the moment they are needed. Values are never kept, logged or put into argv."""
+"""Secret references to secrets, at the moment they are needed. Values are never logged or put into argv."""
 
 import os
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.secret import Secret, SecretFromCommand, SecretFromEnv, SecretFromFile, SecretRef
 
 COMMAND_TIMEOUT = 60.0
 """Seconds a secret's command may take (a password manager may ask for a touch)."""
+
+
+@contextmanager
+def secrets_of(hosts: Iterable[Host]) -> Iterator[Callable[[SecretRef], Awaitable[Secret]]]:
+    """How these hosts' references are resolved, for the length of the block.
+
+    Meanwhile the variables that hold secrets are not in the environment: no program that is started inherits one.
+    """
+    references = {host.privilege_password for host in hosts}
+    names = {reference.env for reference in references if isinstance(reference, SecretFromEnv)}
+    taken = {name: Secret(os.environ.pop(name)) for name in names & set(os.environ)}
+
+    async def resolve(reference: SecretRef) -> Secret:
+        if isinstance(reference, SecretFromEnv) and reference.env in taken:
+            return taken[reference.env]
+        return await resolve_secret(reference)
+
+    try:
+        yield resolve
+    finally:
+        os.environ.update((name, secret.reveal()) for name, secret in taken.items())
 
 
 async def resolve_secret(reference: SecretRef) -> Secret:
@@ -37,15 +61,15 @@ async def resolve_secret(reference: SecretRef) -> Secret:
 
 async def _from_file(path: str) -> Secret:
     try:
-        text = await anyio.Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        data = await anyio.Path(path).read_bytes()
+    except OSError as error:
         raise task_error(
             FailureKind.PREFLIGHT,
             f"the secret file {path} cannot be read",
             seen=str(error),
             next=f"ls -l {Path(path).parent}",
         ) from error
-    return Secret(text.removesuffix("\n"))
+    return _decoded(data, f"the secret file {path}")
 
 
 async def _from_command(argv: tuple[str, ...]) -> Secret:
@@ -62,4 +86,13 @@ async def _from_command(argv: tuple[str, ...]) -> Secret:
             seen=f"exit code {result.returncode}",
             exit_code=result.returncode,
         )
-    return Secret(result.stdout.decode().removesuffix("\n"))
+    return _decoded(result.stdout, f"what the secret's command {argv[0]!r} printed")
+
+
+def _decoded(data: bytes, what: str) -> Secret:
+    """Python's own error would carry the bytes; that there was one is all that leaves this function."""
+    try:
+        return Secret(data.decode().removesuffix("\n"))
+    except UnicodeDecodeError:
+        pass
+    raise task_error(FailureKind.PREFLIGHT, f"{what} is not text", expected="UTF-8", next="check what it refers to")

@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 
@@ -23,6 +23,10 @@ _SHARED: tuple[structlog.typing.Processor, ...] = (
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 )
+_TRACEBACKS: Final = structlog.processors.ExceptionRenderer(
+    structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+)
+"""Where it happened, and not with what: local variables are where secrets are."""
 
 
 @contextmanager
@@ -42,7 +46,7 @@ def logging_to(target: Path | TextIO, level: str = "info") -> Iterator[None]:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _hide_secrets,
-                structlog.processors.dict_tracebacks,
+                _TRACEBACKS,
                 structlog.processors.JSONRenderer(default=repr, ensure_ascii=True),
             ],
         )

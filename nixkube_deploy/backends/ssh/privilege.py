@@ -18,7 +18,8 @@ _PREFIX: Final = {
     Privilege.RUN0: ("run0", "--no-ask-password", "--"),
 }
 ASKS: Final = "sudo: a password is required"
-_WITH_PASSWORD: Final = ("sudo", "-S", "-p", "", "--")
+_WITH_PASSWORD: Final = ("sudo", "-k", "-S", "-p", "", "--")
+"""``-k``: a password that sudo does not ask for, because it remembers an earlier one, would be read by the command."""
 _RULE: Final = {
     Privilege.NONE: "set `privilege` in the inventory",
     Privilege.SUDO: "on the host: security.sudo.wheelNeedsPassword = false; (with {user} in the group wheel), "

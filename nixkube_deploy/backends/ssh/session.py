@@ -6,7 +6,7 @@ It knows nothing of privilege, of reconnecting or of what the command means.
 import signal
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
@@ -17,6 +17,7 @@ from nixkube_deploy.backends.ssh.failures import words
 from nixkube_deploy.backends.ssh.quote import shell_line
 from nixkube_deploy.model.error import OutcomeUnknown, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.secret import Secret
 from nixkube_deploy.ports.output import Lines, Tail, harmless
 from nixkube_deploy.ports.shell import CommandResult, OnLine
 
@@ -35,10 +36,12 @@ class Request:
     label: str
     """The host, for messages."""
     argv: tuple[str, ...]
-    stdin: str | None
+    stdin: str | None = field(repr=False)
     timeout: float
     patience: float
     """Seconds to wait for the channel itself; a connection that does not even open one is dead."""
+    password: Secret | None = None
+    """The first line of standard input; it is revealed only as it is written."""
 
 
 class Session(asyncssh.SSHClientSession[bytes]):
@@ -135,7 +138,7 @@ class Session(asyncssh.SSHClientSession[bytes]):
                 next=advice,
                 transient=not self.opened,
             ) from error
-        self._send(request.stdin)
+        self._send(request)
 
     async def _create(self, connection: asyncssh.SSHClientConnection, request: Request) -> None:
         """Ask for a channel, and again for a while where sshd's MaxSessions is reached: nothing was sent yet."""
@@ -154,10 +157,14 @@ class Session(asyncssh.SSHClientSession[bytes]):
             with attempt:
                 await connection.create_session(lambda: self, shell_line(request.argv), encoding=None)
 
-    def _send(self, stdin: str | None) -> None:
-        if stdin and self._channel is not None:
-            with suppress(BrokenPipeError):  # It ended without reading; its exit code tells the rest.
-                self._channel.write(stdin.encode())
+    def _send(self, request: Request) -> None:
+        if self._channel is None:
+            return
+        with suppress(BrokenPipeError):  # It ended without reading; its exit code tells the rest.
+            if request.password is not None:
+                self._channel.write(f"{request.password.reveal()}\n".encode())
+            if request.stdin:
+                self._channel.write(request.stdin.encode())
 
     async def spoke_or_ended(self) -> None:
         """Wait for the first line, or for the end without one."""

@@ -74,7 +74,7 @@ async def test_a_password_goes_before_the_commands_own_input(guarded):
         result = await shell.run(a_user(guarded, password=PASSWORD), privileged("cat", stdin="mine\n"), heard.append)
         assert result.stdout == "mine\n"
         assert heard == ["mine"]
-    assert guarded.commands == ["sudo -n -- cat", "sudo -S -p '' -- cat"]
+    assert guarded.commands == ["sudo -n -- cat", "sudo -k -S -p '' -- cat"]
 
 
 async def test_a_password_nobody_asks_for_is_never_sent(passwordless):
