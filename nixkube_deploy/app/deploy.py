@@ -4,10 +4,11 @@ import random
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nixkube_deploy.app.clock import new_run_id
+from nixkube_deploy.app.compare import differences
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.execute import Execution, execute
 from nixkube_deploy.app.prepare import prepare
@@ -72,6 +73,8 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
         Refused: nothing could be evaluated, or the cluster does not answer.
     """
     prepared = await with_rights(world, await prepare(world, console.say))
+    if request.diff:
+        prepared = replace(prepared, differences=await differences(world, prepared, console.say))
     choices = Choices(bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, digest=target.loaded.digest)
     return Planned(plan=rollout(world.fleet, prepared, choices), prepared=prepared)
 

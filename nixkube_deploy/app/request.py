@@ -36,6 +36,8 @@ class Request:
     skip_unreachable: bool = False
     fresh: bool = False
     """Do not take up an unfinished run; plan anew."""
+    diff: bool = False
+    """Look into the closures, too: packages, sizes, what must travel."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

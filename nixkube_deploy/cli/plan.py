@@ -21,6 +21,7 @@ from nixkube_deploy.cli.options import (
 @strategy_options
 @click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@click.option("--diff", is_flag=True, help="Show what changes in each closure: packages, sizes, what must travel.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the plan for deploy apply PLAN.json.")
 @click.option("--graph", type=click.Choice(["mermaid", "dot"]), help="Print the task graph instead.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit 2 when there are changes (as terraform plan).")
@@ -32,6 +33,7 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
 
     \b
     deploy plan inventory.yaml
+    deploy plan inventory.yaml --diff
     deploy plan inventory.yaml --graph mermaid > plan.mmd
     deploy plan inventory.yaml -o plan.json && deploy apply plan.json
     """

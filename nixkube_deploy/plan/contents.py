@@ -4,7 +4,7 @@ It deliberately computes nothing; a plan that was made without looking into clos
 """
 
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.packages import ClosureSizes, PackageChange, PackageChanges, PackageFate
@@ -19,20 +19,22 @@ REBUILT = 12
 """Names of rebuilt packages that are shown before ``and N more``."""
 LONGEST_NAME, LONGEST_CHANGE = 32, 44
 """Columns; what is longer pushes its own line to the right, and no other."""
+LITTLE = 100
+"""A closure that changes by less than one in so many is as big as it was."""
 NO_VERSION = "(no version)"
 
 
 def contents(plan: Plan) -> Iterator[list[str]]:
     """One block for each group of hosts that change alike."""
-    told = {host.host: host for host in plan.hosts if host.sizes is not None}
     alike: dict[HostName, PackageChanges] = {name: s.changes for s in plan.differences for name in s.hosts}
-    groups = grouped(told.values(), lambda host: alike.get(host.host))
-    blocks = [_block(group, alike.get(group[0].host)) for group in groups if _says_something(group, alike)]
+    told = [host for host in plan.hosts if host.host in alike or _says_something(host.sizes)]
+    groups = grouped(told, lambda host: alike.get(host.host))
+    blocks = [_block(group, alike.get(group[0].host)) for group in groups]
     yield from (["Packages", *blocks[0]], *blocks[1:]) if blocks else ()
 
 
-def _says_something(group: Sequence[HostPlan], alike: Mapping[HostName, PackageChanges]) -> bool:
-    return group[0].host in alike or any(host.sizes and (host.sizes.paths or host.sizes.unknown) for host in group)
+def _says_something(sizes: ClosureSizes | None) -> bool:
+    return sizes is not None and bool(sizes.paths or sizes.unknown)
 
 
 def _block(group: Sequence[HostPlan], changes: PackageChanges | None) -> list[str]:
@@ -57,8 +59,10 @@ def _closure(sizes: ClosureSizes) -> str:
         return ""
     if sizes.before is None:
         return f"closure {size_text(sizes.after)}"
-    delta = growth_text(sizes.after - sizes.before)
-    return f"closure {size_text(sizes.before)} -> {size_text(sizes.after)} ({delta})"
+    delta = sizes.after - sizes.before
+    if abs(delta) * LITTLE < sizes.after:
+        return f"closure still {size_text(sizes.after)}"
+    return f"closure {size_text(sizes.before)} -> {size_text(sizes.after)} ({growth_text(delta)})"
 
 
 def _travel(sizes: ClosureSizes) -> str:
@@ -72,9 +76,13 @@ def _travel(sizes: ClosureSizes) -> str:
 def _table(rows: Sequence[PackageChange]) -> Iterator[str]:
     name = min(max((len(row.name) for row in rows), default=0), LONGEST_NAME)
     change = min(max((len(_change(row)) for row in rows), default=0), LONGEST_CHANGE)
-    delta = max((len(growth_text(row.delta)) for row in rows), default=0)
+    delta = max((len(_growth(row)) for row in rows), default=0)
     for row in rows:
-        yield f"    {row.name:<{name}}  {_change(row):<{change}}  {growth_text(row.delta):>{delta}}"
+        yield f"    {row.name:<{name}}  {_change(row):<{change}}  {_growth(row):>{delta}}".rstrip()
+
+
+def _growth(row: PackageChange) -> str:
+    return growth_text(row.delta) if row.delta else ""
 
 
 def _change(row: PackageChange) -> str:

@@ -26,7 +26,7 @@ def no_room_to_boot(host: Host, facts: HostFacts, wanted: SystemContents) -> Fai
         message=f"/boot of {host.name} has {size_text(free)} free, and the new system needs {size_text(needed)} there",
         expected=f"{size_text(needed)} free on /boot: {parts}",
         seen=f"{size_text(free)} free",
-        next=f"as root on {host.address}: {make_room}",
+        next=f"on {host.name}, as root: {make_room}",
     )
 
 
@@ -38,4 +38,4 @@ def short_of_store(host: Host, facts: HostFacts | None, difference: HostDifferen
         return ()
     kept = f" and {size_text(host.copy.min_free)} must stay free" if host.copy.min_free else ""
     room = f"the store has {size_text(free)} free, {size_text(travels)} must come{kept}: the copy may not fit"
-    return (f"{room}; as root on {host.address}: nix-collect-garbage --delete-older-than 14d",)
+    return (f"{room}; on {host.name}, as root: nix-collect-garbage --delete-older-than 14d",)

@@ -1,6 +1,7 @@
 """``deploy plan`` and saved plans: what is shown, what a program reads, and when a reviewed plan is refused."""
 
 import json
+import re
 
 import pytest
 
@@ -51,6 +52,41 @@ def test_the_json_is_the_plan(rig):
     assert plan_to_plain(plan) == plain
     assert [host.host for host in plan.hosts] == ["cp1", "w1", "w2"]
     assert all(host.wave for host in plan.hosts)
+
+
+def test_what_changes_inside_the_closures_is_shown_when_it_is_asked_for(rig):
+    done = rig.deploy("plan", rig.inventory, "--diff")
+    assert done.returncode == 0, done.stderr
+    assert "compared closures; asked 3 of 3 hosts what they lack" in done.stderr
+    packages = done.stdout[done.stdout.index("\nPackages\n") :]
+    assert re.search(r"\n  cp1: closure still \d+ MiB; will travel: \d+ paths, [\d.]+ MiB\n", packages)
+    workers = packages[packages.index("\n  w1, w2: ") :]
+    assert re.search(r"\n    linux +6\.12\.7 -> 6\.12\.8 ", workers)
+    assert re.search(r"\n    k3s +1\.31\.3 -> 1\.31\.4 ", workers)
+    assert "rebuilt, same version: etc, system-units, unit-k3s.service" in workers
+
+
+def test_what_changes_inside_the_closures_is_data_too(rig, tmp_path):
+    done = rig.deploy("plan", rig.inventory, "--diff", "--json", "-o", tmp_path / "plan.json")
+    plain = json.loads(done.stdout)
+    assert json.loads((tmp_path / "plan.json").read_text()) == plain
+    assert [shared["hosts"] for shared in plain["differences"]] == [["cp1"], ["w1", "w2"]]
+    rows = {row["name"]: row for row in plain["differences"][1]["changes"]["packages"]}
+    assert (rows["linux"]["old"], rows["linux"]["new"], rows["linux"]["fate"]) == (["6.12.7"], ["6.12.8"], "changed")
+    sizes = plain["hosts"][1]["sizes"]
+    assert 0 < sizes["travels"] < sizes["after"]
+    assert plan_to_plain(plan_from_plain(plain)) == plain
+
+
+def test_hosts_are_asked_nothing_more_unless_it_is_asked_for(rig):
+    def asked() -> int:
+        return sum("check-validity" in deed["command"] for deed in rig.machines()["w1"]["commands"])
+
+    before = asked()
+    rig.deploy("plan", rig.inventory)
+    assert asked() == before
+    rig.deploy("plan", rig.inventory, "--diff")
+    assert asked() == before + 1
 
 
 @pytest.mark.parametrize(("kind", "head"), [("mermaid", "flowchart"), ("dot", "digraph")])

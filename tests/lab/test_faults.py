@@ -105,6 +105,7 @@ CASES = (
     refused("w2:sudo-password-wrong", Kind.PRIVILEGE, "sudo asks admin for a password", user="admin", privilege="sudo"),
     refused("w2:eval-fails", Kind.EVALUATION, "does not evaluate"),
     refused("w2:build-fails", Kind.BUILD, "the build was told to fail"),
+    refused("w2:disk-full=boot", Kind.DISK_FULL, "/boot of w2 has 0 B free", changes=REBOOT),
     # Found while closures are staged.
     not_copied("w2:disk-full", Kind.DISK_FULL, "No space left on device"),
     not_copied("w2:copy-fails", Kind.COPY, "Broken pipe"),
@@ -154,7 +155,6 @@ CASES = (
     ),
     # Not to be helped. A Node stays cordoned only where its host is not well.
     stuck("w2:pdb-blocks", "drain", Kind.DRAIN, "PodDisruptionBudget default/stubborn-w2", old="w2"),
-    stuck("w2:disk-full=boot", "activate", Kind.ACTIVATION, "uncordoned its Node", old="w2", setup={"changes": REBOOT}),
     stuck(
         "w2:reboot-never-returns",
         "reboot",

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from nixkube_deploy.lab.machine import Personality
+from nixkube_deploy.lab.recipe import Configuration, recipe_for
 from nixkube_deploy.lab.shell import Streams
 from tests.builders import a_host
 from tests.lab.lab_worlds import Bench
@@ -142,6 +143,24 @@ async def test_a_changed_inhibitor_stops_a_switch_unless_checks_are_off(bench):
     assert "switchInhibitors" in refused.err
     assert (await bench.run(f"{stc} boot")).code == 0
     assert (await bench.run(f"NIXOS_NO_CHECK=1 {stc} switch")).code == 0
+
+
+async def test_a_host_says_which_of_many_paths_it_lacks(bench):
+    old, new = bench.old.toplevel, recipe_for(Configuration(host="w1", kernel="6.13.1")).toplevel
+    ran = await bench.run(f"echo {old} {new} | xargs nix-store --check-validity --print-invalid")
+    assert (ran.code, ran.out) == (0, f"{new}\n")
+    ran = await bench.run(f"echo {old} {new} | xargs nix-store --check-validity")
+    assert ran.code == 123
+    assert "is not valid" in ran.err
+
+
+async def test_a_host_tells_its_systems_closure_with_sizes(bench):
+    ran = await bench.run(
+        f"nix --extra-experimental-features nix-command path-info --offline -r -s '{bench.old.toplevel}'"
+    )
+    rows = [line.split() for line in ran.out.splitlines()]
+    assert {path for path, _ in rows} == {bench.old.toplevel, *bench.old.parts}
+    assert sum(int(size) for _, size in rows) == bench.old.closure_size
 
 
 async def test_a_transient_unit_outlives_whoever_started_it(bench):
