@@ -1,6 +1,7 @@
 """Concrete backends behind the ports: the only file that names them."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,6 +12,7 @@ import anyio.to_thread
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.secrets import resolve_secret
+from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.world import World
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
@@ -57,7 +59,12 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             shell,
             program=_program("NIXKUBE_NIX", "nix"),
             environ=os.environ,
-            settings=NixSettings(evaluation=whole.evaluation, build=whole.build),
+            settings=NixSettings(
+                evaluation=whole.evaluation,
+                build=whole.build,
+                eval_jobs=os.environ.get("NIXKUBE_NIX_EVAL_JOBS", shutil.which("nix-eval-jobs") or ""),
+                evaluations=state_directory() / "evaluations",
+            ),
         )
         rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")

@@ -74,6 +74,7 @@ class Paths:
             "KUBECONFIG": str(self.kubeconfig),
             "NIX_REMOTE": str(self.folder / "store"),
             "NIXKUBE_DEPLOY_RS": str(self.bin / "deploy-rs"),
+            "NIXKUBE_NIX_EVAL_JOBS": "",
             "NIXKUBE_LAB_DIR": str(self.folder),
         }
 
@@ -232,6 +233,8 @@ def seconds_in(text: str) -> float:
 def _drop_outside(twin: Plain, changed: list[str]) -> None:
     """A rehearsal touches nothing real and can wait for no weekend."""
     strategy, gates = twin.get("strategy") or {}, twin.get("gates") or {}
+    if [layer.pop("specialisation") for layer in _layers(twin) if layer.get("specialisation")]:
+        changed.append("specialisations are left out: each host runs its system itself")
     if strategy.pop("windows", None):
         changed.append("maintenance windows are left out")
     for kind in ("http", "prometheus"):

@@ -18,6 +18,10 @@ class Invocation:
     stdin: str | None = None
     cwd: str | None = None
     timeout: float = 3600.0
+    memory_limit: int | None = None
+    """Resident bytes of the program and what it started; over it they are killed, and the result says ``outgrew``."""
+    hear_stdout: bool = False
+    """Whether ``on_line`` gets the lines of standard output too."""
 
 
 class Processes(Protocol):

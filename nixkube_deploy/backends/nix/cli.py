@@ -5,11 +5,14 @@ It holds no behaviour of its own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import anyio.to_thread
 
 from nixkube_deploy.backends.nix.builder import NixBuilder
 from nixkube_deploy.backends.nix.copier import NixCopier
+from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
+from nixkube_deploy.backends.nix.evalcache import EvaluationCache
 from nixkube_deploy.backends.nix.evaluator import NixEvaluator
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
@@ -29,6 +32,10 @@ class NixSettings:
 
     evaluation: EvaluationSettings = EvaluationSettings()
     build: BuildSettings = BuildSettings()
+    eval_jobs: str = ""
+    """``nix-eval-jobs``, where there is one."""
+    evaluations: Path | None = None
+    """Where evaluations are kept from one run to the next."""
 
 
 class NixCli:
@@ -47,7 +54,13 @@ class NixCli:
         settings = settings or NixSettings()
         nix = NixProgram(processes, program, environ)
         self._files = StoreFiles(store_root(environ.get("NIX_REMOTE", "")))
-        self._evaluator = NixEvaluator(nix, settings.evaluation)
+        self._evaluator = NixEvaluator(
+            nix,
+            settings.evaluation,
+            jobs=NixEvalJobs(NixProgram(processes, settings.eval_jobs, environ)) if settings.eval_jobs else None,
+            cache=EvaluationCache(settings.evaluations, self._files) if settings.evaluations else None,
+            environ=environ,
+        )
         self._builder = NixBuilder(nix, self._files, settings.build)
         self._copier = NixCopier(nix, ssh_options, shell)
 
@@ -56,7 +69,7 @@ class NixCli:
         return await self._evaluator.state(flake)
 
     async def evaluate(self, flake: str, hosts: Sequence[Host], on_line: OnLine | None = None) -> Evaluation:
-        """All hosts in one pass; see ``NixEvaluator``."""
+        """All hosts, under the memory cap; see ``NixEvaluator``."""
         return await self._evaluator.evaluate(flake, hosts, on_line)
 
     async def build(

@@ -1,11 +1,22 @@
-"""Evaluation with ``nix eval``: one pass for all hosts, and whose fault it is when that fails. It builds nothing."""
+"""Evaluation: which flake this is, what is known of it already, and the rest by ``nix-eval-jobs`` or ``nix eval``.
+
+It builds nothing, and never changes the flake's lock file.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from nixkube_deploy.backends.nix import diagnosis, expressions
-from nixkube_deploy.backends.nix.metadata import flake_state
-from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram, in_parallel
+import anyio.to_thread
+
+from nixkube_deploy.backends.nix import evaluation_diagnosis, expressions
+from nixkube_deploy.backends.nix.diagnosis import flake_failure
+from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
+from nixkube_deploy.backends.nix.evalcache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluating import Evaluating, Progress
+from nixkube_deploy.backends.nix.expressions import Wanted
+from nixkube_deploy.backends.nix.metadata import LockedFlake, locked_flake
+from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram
+from nixkube_deploy.backends.nix.sizing import MIB, Sizes, WhatMachine, sizes, this_machine
 from nixkube_deploy.model.building import EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.error import TaskError
@@ -15,86 +26,163 @@ from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.nix import Evaluation
 from nixkube_deploy.ports.shell import CommandResult, OnLine
 
-_SIDE_BY_SIDE: Final = 4
-"""Evaluations side by side when culprits are looked for: each may take gigabytes."""
+LOCKED: Final = "--no-update-lock-file"
+"""Not ``--no-write-lock-file``: that one evaluates with whatever the lock file lacks, fetched this minute."""
 
-_EVALUATION_TIMEOUT: Final = 3600.0
+
+def flake_flags(settings: EvaluationSettings) -> tuple[str, ...]:
+    """What every call of ``nix`` on this fleet's flake is given."""
+    overrides = (("--override-input", name, flake) for name, flake in settings.override_inputs.items())
+    impure = ("--impure",) if settings.impure else ()
+    return (LOCKED, *impure, *(word for words in overrides for word in words))
+
+
+def _silent(_: str) -> None:
+    """Nobody listens."""
 
 
 class NixEvaluator:
     """The Evaluator over the controller's ``nix``."""
 
-    def __init__(self, program: NixProgram, settings: EvaluationSettings) -> None:
-        self._program, self._settings = program, settings
+    def __init__(
+        self,
+        program: NixProgram,
+        settings: EvaluationSettings,
+        *,
+        jobs: NixEvalJobs | None = None,
+        cache: EvaluationCache | None = None,
+        environ: Mapping[str, str] | None = None,
+        machine: WhatMachine = this_machine,
+    ) -> None:
+        self._program, self._settings, self._jobs, self._cache = program, settings, jobs, cache
+        self._environ, self._machine = environ or {}, machine
 
     async def state(self, flake: str) -> FlakeState:
         """Which flake this is now.
 
         Raises:
-            TaskError: EVALUATION; it cannot be read.
+            TaskError: EVALUATION; it cannot be read, or its lock file lacks something.
         """
-        result = await self._program.run("flake", "metadata", "--json", flake, timeout=SHORT_TIMEOUT)
-        state = flake_state(flake, expressions.parsed(result.stdout)) if result.ok else None
-        if state is None:
-            raise TaskError(diagnosis.flake_failure(flake, result))
-        return state
+        return (await self._look(flake)).state
 
     async def evaluate(self, flake: str, hosts: Sequence[Host], on_line: OnLine | None = None) -> Evaluation:
-        """All hosts in one pass; only when that fails, one by one, to name the culprits.
+        """All hosts, as few processes as memory allows; what failed is some host's failure.
 
         Raises:
             TaskError: EVALUATION; the flake cannot be read, or not one host evaluates.
         """
-        state = await self.state(flake)
-        found: dict[HostName, Evaluated] = {}
-        alone = [host for host in hosts if host.attr is not None]
-        for some in expressions.passes(host for host in hosts if host.attr is None):
-            together = await self._evaluate_together(flake, some, on_line) if len(some) > 1 else {}
-            found |= together
-            alone += [host for host in some if host.name not in together]
+        say = on_line or _silent
+        looked = await self._look(flake)
+        key = await self._key(looked)
+        found = await self._known(key, hosts)
         failures: dict[HostName, Failure] = {}
-
-        async def evaluate_one(host: Host) -> None:
-            try:
-                found[host.name] = await self._evaluate_one(flake, host, on_line)
-            except TaskError as error:
-                failures[host.name] = error.failure
-
-        await in_parallel(evaluate_one, alone, _SIDE_BY_SIDE)
+        left = [expressions.wanted(host) for host in hosts if host.name not in found]
+        if found:
+            say(f"{len(found)} of {len(hosts)} hosts are as they were when they were last evaluated")
+        if left:
+            fresh, failures = await self._evaluate(looked, left, say)
+            found |= fresh
+            await self._keep(key, looked, list(fresh.values()), say)
         if hosts and not found:
-            raise TaskError(diagnosis.nothing_evaluates(failures))
+            raise TaskError(evaluation_diagnosis.nothing_evaluates(failures))
         return Evaluation(
-            flake=state,
+            flake=looked.state,
             hosts={host.name: found[host.name] for host in hosts if host.name in found},
             failures={host.name: failures[host.name] for host in hosts if host.name in failures},
         )
 
-    async def _evaluate_together(
-        self, flake: str, hosts: tuple[Host, ...], on_line: OnLine | None
-    ) -> dict[HostName, Evaluated]:
-        """Empty when any one of them fails: Nix tells which only one by one."""
-        expression = expressions.select_hosts(host.name for host in hosts)
-        result = await self._eval(f"{flake}#nixosConfigurations", expression, on_line)
-        data = expressions.parsed(result.stdout) if result.ok else None
-        if not isinstance(data, Mapping):
+    async def _evaluate(
+        self, flake: LockedFlake, hosts: Sequence[Wanted], say: OnLine
+    ) -> tuple[dict[HostName, Evaluated], dict[HostName, Failure]]:
+        size = sizes(len(hosts), self._settings, self._machine())
+        say(_beginning(flake, len(hosts), size))
+        progress = Progress(len(hosts), say)
+        found: dict[HostName, Evaluated] = {}
+        failures: dict[HostName, Failure] = {}
+        flags = flake_flags(self._settings)
+        if self._jobs is not None and await self._jobs.usable():
+            for root in dict.fromkeys(each.root for each in hosts):
+                some = [each for each in hosts if each.root == root]
+                told = await self._jobs.evaluate(flake, some, flags, size, progress)
+                found |= told.found
+                failures |= told.failures
+                if told.problem:
+                    say(f"nix-eval-jobs gave up ({told.problem}); going on with nix eval")
+        run = Evaluating(self._program, flake, flags, size, progress)
+        await run.run([each for each in hosts if each.host.name not in found and each.host.name not in failures])
+        say(_ending(len(hosts), size))
+        return found | run.found, failures | run.failures
+
+    # Which flake.
+
+    async def _look(self, flake: str) -> LockedFlake:
+        result = await self._metadata(flake, LOCKED)
+        if evaluation_diagnosis.unlocked(result):
+            changes = await self._metadata(flake, "--no-write-lock-file")
+            raise TaskError(evaluation_diagnosis.lock_failure(flake, result, changes))
+        looked = locked_flake(flake, expressions.parsed(result.stdout)) if result.ok else None
+        if looked is None:
+            raise TaskError(flake_failure(flake, result))
+        overrides = [flag for flag in flake_flags(self._settings) if flag != "--impure"]
+        if len(overrides) == 1:
+            return looked
+        # With overrides Nix no longer minds an incomplete lock file; that is why it was asked without them first.
+        result = await self._metadata(flake, *overrides)
+        if missing := evaluation_diagnosis.missing_overrides(result):
+            known = expressions.parsed(result.stdout) or {}
+            raise TaskError(evaluation_diagnosis.override_failure(flake, missing, _inputs(known)))
+        overridden = locked_flake(flake, expressions.parsed(result.stdout)) if result.ok else None
+        if overridden is None:
+            raise TaskError(flake_failure(flake, result))
+        return overridden
+
+    async def _metadata(self, flake: str, *flags: str) -> CommandResult:
+        return await self._program.run("flake", "metadata", "--json", *flags, flake, timeout=SHORT_TIMEOUT)
+
+    # What is known.
+
+    async def _key(self, flake: LockedFlake) -> str:
+        """Empty when nothing may be kept: an impure evaluation depends on what nobody knows."""
+        if self._cache is None or self._settings.impure:
+            return ""
+        store, config = self._environ.get("NIX_REMOTE", ""), self._environ.get("NIX_CONFIG", "")
+        return self._cache.key(flake.identity, await self._program.version_text(), store, config)
+
+    async def _known(self, key: str, hosts: Sequence[Host]) -> dict[HostName, Evaluated]:
+        if self._cache is None or not key:
             return {}
-        found = {host.name: expressions.evaluated(host, data.get(host.name)) for host in hosts}
-        return {name: one for name, one in found.items() if one is not None}
+        return await anyio.to_thread.run_sync(self._cache.find, key, hosts)
 
-    async def _evaluate_one(self, flake: str, host: Host, on_line: OnLine | None) -> Evaluated:
-        if host.attr is None:
-            installable, expression = f"{flake}#nixosConfigurations", expressions.select_hosts([host.name])
-        else:
-            installable, expression = f"{flake}#{host.attr}", expressions.SELECT
-        result = await self._eval(installable, expression, on_line)
-        data = expressions.parsed(result.stdout) if result.ok else None
-        if host.attr is None and isinstance(data, Mapping):
-            data = data.get(host.name)
-        one = expressions.evaluated(host, data)
-        if one is None:
-            raise TaskError(diagnosis.evaluation_failure(host, flake, result))
-        return one
+    async def _keep(self, key: str, flake: LockedFlake, fresh: Sequence[Evaluated], say: OnLine) -> None:
+        """Not when the flake was changed meanwhile: what was evaluated is neither what it was nor what it is."""
+        if self._cache is None or not key or not fresh:
+            return
+        movable = not flake.pinned or self._settings.override_inputs
+        if movable and (await self._look(flake.reference)).identity != flake.identity:
+            say("the flake was changed while it was evaluated; some hosts may have the change, others not")
+            return
+        try:
+            await anyio.to_thread.run_sync(self._cache.keep, key, fresh)
+        except OSError as error:
+            say(f"evaluations cannot be kept for the next time: {error}")
 
-    async def _eval(self, installable: str, expression: str, on_line: OnLine | None) -> CommandResult:
-        arguments = ("eval", "--json", installable, "--apply", expression)
-        return await self._program.run(*arguments, timeout=_EVALUATION_TIMEOUT, on_line=on_line)
+
+def _beginning(flake: LockedFlake, hosts: int, size: Sizes) -> str:
+    dirty = ", with uncommitted changes" if flake.state.dirty else ""
+    workers = f"up to {size.workers} evaluators" if size.workers > 1 else "one evaluator"
+    return f"evaluating {hosts} host{'s' * (hosts != 1)} with {workers} in {size.cap // MIB} MiB{dirty}"
+
+
+def _ending(hosts: int, size: Sizes) -> str:
+    peak = f"; the largest evaluator had {size.peak // MIB} MiB" if size.peak else ""
+    processes = "one process" if size.evaluators == 1 else f"{size.evaluators} processes"
+    return f"evaluated {hosts} host{'s' * (hosts != 1)} in {processes}{peak}"
+
+
+def _inputs(metadata: Mapping[str, object]) -> tuple[str, ...]:
+    match metadata:
+        case {"locks": {"nodes": dict(nodes), "root": str(root)}}:
+            inputs = nodes.get(root, {}).get("inputs", {})
+            return tuple(inputs) if isinstance(inputs, Mapping) else ()
+        case _:
+            return ()

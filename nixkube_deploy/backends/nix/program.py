@@ -24,22 +24,37 @@ class NixProgram:
         self._processes, self._program = processes, program
         config = environ.get("NIX_CONFIG", "")
         self._env = {"NIX_CONFIG": f"{config}\n{_FEATURES}" if config else _FEATURES}
-        self._version: tuple[int, int] | None = None
+        self._version_text: str | None = None
 
     async def run(
-        self, *arguments: str, timeout: float, env: Mapping[str, str] | None = None, on_line: OnLine | None = None
+        self,
+        *arguments: str,
+        timeout: float,
+        env: Mapping[str, str] | None = None,
+        on_line: OnLine | None = None,
+        memory_limit: int | None = None,
+        hear_stdout: bool = False,
     ) -> CommandResult:
         """``nix ARGUMENTS``; a non-zero exit code is a result, not an error."""
-        invocation = Invocation(argv=(self._program, *arguments), env={**self._env, **(env or {})}, timeout=timeout)
+        invocation = Invocation(
+            argv=(self._program, *arguments),
+            env={**self._env, **(env or {})},
+            timeout=timeout,
+            memory_limit=memory_limit,
+            hear_stdout=hear_stdout,
+        )
         return await self._processes.run(invocation, on_line)
 
+    async def version_text(self) -> str:
+        """``nix (Nix) 2.26.3``; asked once."""
+        if self._version_text is None:
+            self._version_text = (await self.run("--version", timeout=SHORT_TIMEOUT)).stdout.strip()
+        return self._version_text
+
     async def version(self) -> tuple[int, int]:
-        """``(2, 26)``; asked once. A version nobody understands counts as new."""
-        if self._version is None:
-            result = await self.run("--version", timeout=SHORT_TIMEOUT)
-            match = re.search(r"\b(\d+)\.(\d+)", result.stdout)
-            self._version = (int(match[1]), int(match[2])) if match else _OUTPUTS_NAMED
-        return self._version
+        """``(2, 26)``. A version nobody understands counts as new."""
+        match = re.search(r"\b(\d+)\.(\d+)", await self.version_text())
+        return (int(match[1]), int(match[2])) if match else _OUTPUTS_NAMED
 
     async def names_outputs(self) -> bool:
         """Whether this Nix wants ``^out`` after a derivation."""

@@ -16,6 +16,7 @@ import anyio
 from anyio import open_process
 from anyio.abc import ByteReceiveStream, Process
 
+from nixkube_deploy.backends.process.memory import MemoryWatch
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.output import Lines, Tail, harmless
@@ -24,6 +25,7 @@ from nixkube_deploy.ports.shell import CommandResult, OnLine
 
 _OVERRIDES: Final = {
     "nix": "NIXKUBE_NIX",
+    "nix-eval-jobs": "NIXKUBE_NIX_EVAL_JOBS",
     "nixos-anywhere": "NIXKUBE_NIXOS_ANYWHERE",
     "nixos-rebuild": "NIXKUBE_NIXOS_REBUILD",
     "deploy-rs": "NIXKUBE_DEPLOY_RS",
@@ -51,7 +53,7 @@ class LocalProcesses:
     async def run(self, invocation: Invocation, on_line: OnLine | None = None) -> CommandResult:
         """Run to the end; a non-zero exit code is a result, not an error."""
         process = await _start(invocation)
-        watch = _Watch(self._limits.stdout, on_line)
+        watch = _Watch(self._limits.stdout, on_line, invocation)
         try:
             with anyio.move_on_after(invocation.timeout) as deadline:
                 await self._follow(process, invocation, watch)
@@ -75,6 +77,8 @@ class LocalProcesses:
             group.start_soon(_feed, process, invocation.stdin)
             group.start_soon(_pump, process.stdout, watch.out)
             group.start_soon(_pump, process.stderr, watch.err)
+            if watch.memory is not None:
+                group.start_soon(_weigh, process, watch.memory)
             await process.wait()
             group.cancel_scope.deadline = anyio.current_time() + self._limits.linger
 
@@ -90,7 +94,8 @@ class LocalProcesses:
 class _Watch:
     """What one program printed."""
 
-    def __init__(self, limit: int, on_line: OnLine | None) -> None:
+    def __init__(self, limit: int, on_line: OnLine | None, invocation: Invocation) -> None:
+        self.memory = MemoryWatch(invocation.memory_limit) if invocation.memory_limit is not None else None
         self.broken: Exception | None = None
         """What ``on_line`` raised: a bug that belongs to the caller."""
         self.overflow = False
@@ -99,6 +104,7 @@ class _Watch:
         self._stdout = bytearray()
         self._stderr = Tail()
         self._lines = Lines(on_line) if on_line is not None else None
+        self._data_lines = Lines(on_line) if on_line is not None and invocation.hear_stdout else None
 
     def out(self, data: bytes) -> None:
         if len(self._stdout) + len(data) > self._limit:
@@ -106,17 +112,19 @@ class _Watch:
             self.stop()
             return
         self._stdout += data
+        self._hear(self._data_lines, lambda lines: lines.feed(data))
 
     def err(self, data: bytes) -> None:
         self._stderr.feed(data)
-        self._hear(lambda lines: lines.feed(data))
+        self._hear(self._lines, lambda lines: lines.feed(data))
 
     def evidence(self) -> tuple[str, ...]:
         """The last lines of standard error."""
         return tuple(self._stderr.text().splitlines()[-20:])
 
     def result(self, returncode: int) -> CommandResult:
-        self._hear(lambda lines: lines.end())
+        self._hear(self._data_lines, lambda lines: lines.end())
+        self._hear(self._lines, lambda lines: lines.end())
         if self.broken is not None:
             raise self.broken
         stderr = self._stderr.text()
@@ -127,13 +135,15 @@ class _Watch:
             stdout=harmless(self._stdout.decode("utf-8", "replace")),
             stderr=stderr,
             truncated=self._stderr.truncated,
+            peak_memory=self.memory.peak if self.memory is not None else None,
+            outgrew=self.memory is not None and self.memory.outgrown,
         )
 
-    def _hear(self, hand_on: Callable[[Lines], None]) -> None:
-        if self._lines is None or self.broken is not None:
+    def _hear(self, lines: Lines | None, hand_on: Callable[[Lines], None]) -> None:
+        if lines is None or self.broken is not None:
             return
         try:
-            hand_on(self._lines)
+            hand_on(lines)
         except Exception as error:  # noqa: BLE001 (not ours: run() raises it once the program has ended)
             self.broken = error
             self.stop()
@@ -172,6 +182,17 @@ async def _pump(stream: ByteReceiveStream, sink: Callable[[bytes], None]) -> Non
             sink(data)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         return
+
+
+async def _weigh(process: Process, memory: MemoryWatch) -> None:
+    """Kill it, rather than ask it to end: while it is asked it goes on growing."""
+    while True:
+        pause = memory.look(process.pid)
+        if pause is None:
+            break
+        await anyio.sleep(pause)
+    if memory.outgrown:
+        _signal_group(process, signal.SIGKILL)
 
 
 def _signal_group(process: Process, number: signal.Signals) -> None:

@@ -17,7 +17,8 @@ from nixkube_deploy.lab.tools.workshop import Options, Parsed, ToolCall, ToolErr
 
 VERSION = "2.28.5"
 _ATTRIBUTE = re.compile(r'nixosConfigurations\.(?:"([^"]+)"|([A-Za-z0-9_-]+))(?:\.(.*))?')
-_SELECTED = re.compile(r'\bcs\.(?:"((?:[^"\\]|\\.)+)"|([A-Za-z0-9_-]+))')
+_ROW = re.compile(r'\[((?: "(?:[^"\\]|\\.)*")+) \]')
+_NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _KEYS = re.compile(r"\b(drvPath|out|outPath|system)\s*=")
 _TOPLEVEL = "config.system.build.toplevel"
 _DISKO = "config.system.build.diskoScript"
@@ -137,11 +138,10 @@ def _installable(parsed: Parsed) -> tuple[str, str]:
 
 
 def _evaluated(call: ToolCall, flake: Flake, attribute: str, apply: str | None) -> Any:
+    if apply is not None and _ROW.search(apply):
+        return _pass(call, flake, attribute, apply)
     if attribute == "nixosConfigurations":
-        if apply is None or "attrNames" in apply:
-            return sorted(flake.hosts)
-        names = list(dict.fromkeys(a or b for a, b in _SELECTED.findall(apply)))
-        return {name: _selected(evaluate(call, flake, name), apply) for name in names}
+        return sorted(flake.hosts)
     host, rest = _host_and_rest(flake, attribute)
     recipe = evaluate(call, flake, host)
     if not rest and apply is not None:
@@ -152,6 +152,27 @@ def _evaluated(call: ToolCall, flake: Flake, attribute: str, apply: str | None) 
     if rest not in known:
         raise EvaluationError(f"flake '{flake.path}' does not provide attribute '{attribute}'")
     return known[rest]
+
+
+def _pass(call: ToolCall, flake: Flake, root: str, expression: str) -> Any:
+    """Many hosts, told as they are done; real Nix takes them in the order of their names, as printing does."""
+    answers: dict[str, Any] = {}
+    for name, *path in sorted(tuple(_NAME.findall(row)) for row in _ROW.findall(expression)):
+        call.err(f"trace: nixkube-deploy: begin {json.dumps(name)}\n")
+        host = path[0] if root == "nixosConfigurations" else flake.host_of_attribute(".".join((root, *path)))
+        if host is None or host not in flake.hosts:
+            answers[name] = {"missing": True}
+            continue
+        try:
+            value = _selected(evaluate(call, flake, host), expression)
+        except EvaluationError:
+            if "tryEval" not in expression:
+                raise
+            answers[name] = {"caught": True}
+            continue
+        call.err(f"trace: nixkube-deploy: done {json.dumps({'name': name, 'value': value})}\n")
+        answers[name] = value
+    return {"hosts": answers, "names": sorted(flake.hosts)}
 
 
 def _selected(recipe: Recipe, expression: str) -> Any:

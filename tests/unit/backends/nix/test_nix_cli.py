@@ -1,15 +1,11 @@
 """NixCli on scripted programs: what it makes of answers, and which host it blames."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
-from trio.testing import MockClock
 
-from nixkube_deploy.backends.nix import expressions
 from nixkube_deploy.backends.nix.cli import NixCli
-from nixkube_deploy.backends.nix.metadata import flake_state
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import FailureKind
@@ -43,22 +39,6 @@ class World:
     def realise(self, path: str) -> None:
         (self.root / path.lstrip("/")).mkdir(parents=True, exist_ok=True)
 
-    def evaluates(self, *broken: str) -> None:
-        """Every host evaluates except these, which sink every evaluation they are part of."""
-
-        def answer(invocation: Invocation) -> CommandResult:
-            wanted = re.findall(r'cs\."([^"]+)"', invocation.argv[-1]) or ["alone"]
-            for name in wanted:
-                if name in broken:
-                    return CommandResult(exit_code=1, stdout='{"x":', stderr=f"error: option of {name} is wrong\n")
-            one = {name: data(name) for name in wanted}
-            return CommandResult(exit_code=0, stdout=json.dumps(one if "cs:" in invocation.argv[-1] else data("alone")))
-
-        self.processes.answers("nix", "eval", with_=answer)
-
-    def evaluations(self) -> int:
-        return sum(line.startswith("nix eval") for line in self.processes.lines())
-
 
 def data(name: str) -> dict[str, str]:
     out = store_path(f"nixos-system-{name}")
@@ -75,121 +55,6 @@ def an_evaluated(name: str) -> Evaluated:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-# --- evaluate --------------------------------------------------------------------------------------------------------
-
-
-async def test_all_hosts_are_evaluated_in_one_process(world):
-    world.evaluates()
-    evaluation = await world.nix.evaluate(FLAKE, [a_host("w1"), a_host("w2")])
-    assert list(evaluation.hosts) == ["w1", "w2"]
-    assert evaluation.hosts[HostName("w1")].attr == 'nixosConfigurations."w1"'
-    assert world.evaluations() == 1
-
-
-async def test_one_bad_host_does_not_sink_the_others_and_is_named_with_evidence(world):
-    world.evaluates("w2")
-    evaluation = await world.nix.evaluate(FLAKE, [a_host(f"w{i}") for i in range(1, 8)])
-    assert list(evaluation.failures) == ["w2"]
-    assert len(evaluation.hosts) == 6
-    failure = evaluation.failures[HostName("w2")]
-    assert failure.kind is FailureKind.EVALUATION
-    assert failure.evidence == ("error: option of w2 is wrong",)
-    assert "--show-trace" in failure.next
-
-
-async def test_a_host_with_an_attribute_of_its_own_is_evaluated_alone(world):
-    world.evaluates()
-    evaluation = await world.nix.evaluate(FLAKE, [a_host("w1"), a_host("odd", attr="hosts.odd")])
-    assert evaluation.hosts[HostName("odd")].out == store_path("nixos-system-alone")
-    assert evaluation.hosts[HostName("odd")].attr == "hosts.odd"
-
-
-async def test_when_nothing_evaluates_that_is_an_error_of_its_own(world):
-    world.evaluates("w1", "w2")
-    with pytest.raises(TaskError, match="not one of 2 hosts evaluates"):
-        await world.nix.evaluate(FLAKE, [a_host("w1"), a_host("w2")])
-
-
-async def test_one_host_alone_is_not_evaluated_twice_when_it_fails(world):
-    world.evaluates("w1")
-    with pytest.raises(TaskError, match="w1 does not evaluate: option of w1 is wrong"):
-        await world.nix.evaluate(FLAKE, [a_host("w1")])
-    assert world.evaluations() == 1
-
-
-async def test_an_evaluator_that_is_killed_is_blamed_on_memory(world):
-    world.processes.answers("nix", "eval", exit_code=137)
-    with pytest.raises(TaskError, match="memory"):
-        await world.nix.evaluate(FLAKE, [a_host("w1")])
-
-
-async def test_a_host_the_flake_does_not_have_is_told_so(world):
-    stderr = "error: attribute 'w1' missing\n\n       at «string»:1:149:\n"
-    world.processes.answers("nix", "eval", exit_code=1, stderr=stderr)
-    with pytest.raises(TaskError) as caught:
-        await world.nix.evaluate(FLAKE, [a_host("w1")])
-    assert 'nixosConfigurations."w1"' in caught.value.failure.expected
-
-
-async def test_no_hosts_need_no_evaluation(world):
-    assert (await world.nix.evaluate(FLAKE, [])).hosts == {}
-    assert world.evaluations() == 0
-
-
-async def test_a_missing_nix_is_the_failure_of_every_evaluation(tmp_path):
-    nix = NixCli(FakeProcesses(), World.ssh, FakeShell(), environ={})
-    with pytest.raises(TaskError, match="not installed"):
-        await nix.evaluate(FLAKE, [a_host("w1")])
-
-
-@pytest.mark.parametrize("anyio_backend", [("trio", {"clock": MockClock(autojump_threshold=0)})], ids=["virtual time"])
-async def test_a_time_out_of_one_host_is_that_hosts_failure(world):
-    world.evaluates()
-    world.processes.answers("nix", "eval", "--json", f"{FLAKE}#slow", takes=1e9)
-    evaluation = await world.nix.evaluate(FLAKE, [a_host("slow", attr="slow"), a_host("w1")])
-    assert evaluation.failures[HostName("slow")].kind is FailureKind.TIMEOUT
-    assert list(evaluation.hosts) == ["w1"]
-
-
-def test_more_hosts_than_fit_into_one_argument_take_more_passes():
-    hosts = [a_host(f"worker-{i:05}") for i in range(10_000)]
-    passes = list(expressions.passes(hosts))
-    assert [host for some in passes for host in some] == hosts
-    assert len(passes) < 10
-    for some in passes:
-        assert len(expressions.select_hosts(h.name for h in some).encode()) < 128 * 1024
-
-
-@pytest.mark.parametrize(
-    ("metadata", "revision", "dirty"),
-    [
-        ({"revision": "abc", "locked": {"narHash": "h", "type": "git"}}, "abc", False),
-        ({"dirtyRevision": "abc-dirty", "locked": {"narHash": "h", "type": "git"}}, "h", True),
-        ({"locked": {"narHash": "h", "type": "git"}}, "h", True),
-        ({"locked": {"narHash": "h", "type": "path"}}, "h", False),
-        ({"fingerprint": "f", "locked": {}}, "f", False),
-    ],
-)
-def test_a_flakes_revision_changes_with_its_content(metadata, revision, dirty):
-    state = flake_state(FLAKE, metadata)
-    assert state is not None
-    assert (state.revision, state.dirty) == (revision, dirty)
-
-
-@pytest.mark.parametrize("nonsense", [None, [], "x", {}, {"locked": 3}, {"locked": {"narHash": 7}}])
-def test_metadata_that_describes_no_flake_is_none(nonsense):
-    assert flake_state(FLAKE, nonsense) is None
-
-
-async def test_a_flake_that_cannot_be_read_is_an_evaluation_failure(world):
-    world.processes.answers(
-        "nix", "flake", exit_code=1, stderr="error: getting status of '/x': No such file\n", times=1
-    )
-    with pytest.raises(TaskError, match="cannot be read: getting status") as caught:
-        await world.nix.state(FLAKE)
-    assert caught.value.failure.kind is FailureKind.EVALUATION
 
 
 # --- build -----------------------------------------------------------------------------------------------------------
