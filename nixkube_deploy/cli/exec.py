@@ -39,7 +39,7 @@ def command(
         raise click.UsageError("what should run? deploy exec INVENTORY -- CMD...")
     argv = ("sh", "-c", words[0]) if len(words) == 1 else words
     console = open_console(as_json=as_json)
-    wanted = Command(argv=argv, privileged=privileged, timeout=timeout)
+    wanted = Command(argv=argv, stdin="", privileged=privileged, timeout=timeout)
     outputs = run_async(run_command, make_request(inventory, on), wanted, partial(show_output, console))
     if as_json:
         console.print_json(outputs)

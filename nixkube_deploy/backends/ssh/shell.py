@@ -7,7 +7,8 @@ is lost afterwards, the outcome is unknown and said to be.
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Final, Self
+from functools import partial
+from typing import Final, Self, TypeVar
 
 import anyio
 
@@ -22,14 +23,17 @@ from nixkube_deploy.backends.ssh.privilege import (
 )
 from nixkube_deploy.backends.ssh.session import NotSent, Request, Session
 from nixkube_deploy.backends.ssh.settings import Hop
+from nixkube_deploy.backends.ssh.stream import SessionStream, StreamSession
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host, Privilege
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.secret import Secret, SecretRef
-from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
+from nixkube_deploy.ports.shell import ByteStream, Command, CommandResult, OnLine
 
 _RELEASE: Final = 5.0
 """Seconds a held command gets to end once its input ended."""
+
+_Session = TypeVar("_Session", bound=Session)
 
 _Connect = Callable[[Host], AbstractAsyncContextManager[Slot]]
 
@@ -50,6 +54,8 @@ class SshShell:
         self._secrets = secrets
         self._resolved: dict[SecretRef, Secret] = {}
         self._resolving = anyio.Lock()
+        self._asked: set[HostName] = set()
+        """Hosts whose sudo wanted the password before: the next command takes it along, and a stream must."""
 
     async def __aenter__(self) -> Self:
         await self._connections.__aenter__()
@@ -77,25 +83,42 @@ class SshShell:
         When it ends or its connection is lost before that, the block is cancelled and ends as OutcomeUnknown.
         """
         hop = await self._connections.hop(host)
-        async with self._held(host, _request(host, hop, command)) as result:
-            if result is None or not self._wants_password(host, hop, command, result):
-                yield _checked(host, hop, command, result)
-                return
+        if not self._asks(host, hop, command):
+            async with self._held(host, _request(host, hop, command)) as result:
+                if result is None or not self._wants_password(host, hop, command, result):
+                    yield _checked(host, hop, command, result)
+                    return
         async with self._held(host, await self._request_with_password(host, hop, command)) as result:
             yield _checked(host, hop, command, result)
 
+    @asynccontextmanager
+    async def stream(self, host: Host, command: Command) -> AsyncIterator[ByteStream]:
+        """Raw bytes to and from a command over the kept connection.
+
+        Where sudo wants a password, a command must have been run with it before: what sudo would refuse here cannot be
+        told from what the command itself says.
+        """
+        hop = await self._connections.hop(host)
+        request = _request(host, hop, command)
+        if host.name in self._asked and _rises(host, hop, command):
+            request = await self._request_with_password(host, hop, command)
+        async with self._sent(host, request, self._connections.use, StreamSession) as session:
+            yield SessionStream(session, request)
+
     async def _run(self, host: Host, command: Command, connect: _Connect, on_line: OnLine | None) -> CommandResult:
         hop = await self._connections.hop(host)
-        heard = _without_prompt(on_line) if host.privilege_password is not None else on_line
-        result = await self._perform(host, _request(host, hop, command), connect, heard)
-        if self._wants_password(host, hop, command, result):
+        result = None
+        if not self._asks(host, hop, command):
+            heard = _without_prompt(on_line) if host.privilege_password is not None else on_line
+            result = await self._perform(host, _request(host, hop, command), connect, heard)
+        if result is None or self._wants_password(host, hop, command, result):
             request = await self._request_with_password(host, hop, command)
             result = await self._perform(host, request, connect, on_line)
         _checked(host, hop, command, result)
         return result
 
     async def _perform(self, host: Host, request: Request, connect: _Connect, on_line: OnLine | None) -> CommandResult:
-        async with self._sent(host, request, connect, on_line) as session:
+        async with self._sent(host, request, connect, partial(Session, on_line)) as session:
             session.end_of_input()
             with anyio.move_on_after(request.timeout) as deadline:
                 await session.ended.wait()
@@ -105,7 +128,7 @@ class SshShell:
 
     @asynccontextmanager
     async def _held(self, host: Host, request: Request) -> AsyncIterator[CommandResult | None]:
-        async with self._sent(host, request, self._connections.use, None) as session:
+        async with self._sent(host, request, self._connections.use, Session) as session:
             with anyio.move_on_after(request.timeout) as deadline:
                 await session.spoke_or_ended()
             if deadline.cancelled_caught:
@@ -127,12 +150,12 @@ class SshShell:
 
     @asynccontextmanager
     async def _sent(
-        self, host: Host, request: Request, connect: _Connect, on_line: OnLine | None
-    ) -> AsyncIterator[Session]:
+        self, host: Host, request: Request, connect: _Connect, listen: Callable[[], _Session]
+    ) -> AsyncIterator[_Session]:
         """The command on its way; over a new connection when the kept one turns out dead before it was sent."""
         for last in (False, True):
             async with connect(host) as slot:
-                session = Session(on_line)
+                session = listen()
                 try:
                     await session.open(slot.live, request)
                 except NotSent as error:
@@ -149,6 +172,13 @@ class SshShell:
                     session.close()
                 return
 
+    def _asks(self, host: Host, hop: Hop, command: Command) -> bool:
+        """Whether this host's sudo has asked before, so that asking it whether it asks costs only time and log lines.
+
+        Not where the command has input of its own: should sudo ask for this one nothing, it would read the password.
+        """
+        return host.name in self._asked and command.stdin is None and _rises(host, hop, command)
+
     def _wants_password(self, host: Host, hop: Hop, command: Command, result: CommandResult) -> bool:
         known = host.privilege_password is not None and _rises(host, hop, command)
         return known and wants_password(host.privilege, result)
@@ -156,13 +186,12 @@ class SshShell:
     async def _request_with_password(self, host: Host, hop: Hop, command: Command) -> Request:
         reference = host.privilege_password
         assert reference is not None
+        self._asked.add(host.name)
         async with self._resolving:  # One question to a person or a password manager, however many hosts.
             if reference not in self._resolved:
                 self._resolved[reference] = await self._secrets(reference)
-        password = self._resolved[reference].reveal()
         request = _request(host, hop, command)
-        stdin = f"{password}\n{command.stdin or ''}"
-        return replace(request, argv=elevated_with_password(command.argv), stdin=stdin)
+        return replace(request, argv=elevated_with_password(command.argv), password=self._resolved[reference])
 
 
 def _nothing() -> None:

@@ -77,6 +77,26 @@ async def test_a_password_goes_before_the_commands_own_input(guarded):
     assert guarded.commands == ["sudo -n -- cat", "sudo -k -S -p '' -- cat"]
 
 
+async def test_a_host_that_asked_once_is_not_asked_whether_it_asks(guarded):
+    async with SshShell({}, resolve) as shell:
+        host = a_user(guarded, password=PASSWORD)
+        for _ in range(3):
+            assert (await shell.run(host, privileged("whoami"))).stdout == "root\n"
+        async with shell.hold(host, privileged("echo", "held")) as ended:
+            assert ended is None
+    asked, first, *rest = guarded.commands
+    assert (asked, first) == ("sudo -n -- whoami", "sudo -k -S -p '' -- whoami")
+    assert rest == ["sudo -k -S -p '' -- whoami"] * 2 + ["sudo -k -S -p '' -- echo held"]
+
+
+async def test_a_command_with_input_of_its_own_never_gets_a_password_that_nobody_asked_for(guarded):
+    async with SshShell({}, resolve) as shell:
+        host = a_user(guarded, password=PASSWORD)
+        await shell.run(host, privileged("whoami"))
+        assert (await shell.run(host, privileged("cat", stdin="mine\n"))).stdout == "mine\n"
+    assert guarded.commands[2] == "sudo -n -- cat"
+
+
 async def test_a_password_nobody_asks_for_is_never_sent(passwordless):
     async with SshShell({}, resolve) as shell:
         result = await shell.run(a_user(passwordless, password=PASSWORD), privileged("cat", stdin="mine\n"))
