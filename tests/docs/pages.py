@@ -12,6 +12,7 @@ from nixkube_deploy.lab.cli import cli as lab_cli
 from nixkube_deploy.lab.faults import KINDS
 from nixkube_deploy.model.event import Outcome
 from nixkube_deploy.ui.eventdocs import events_markdown
+from nixkube_deploy.ui.plandocs import plan_markdown
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 100
@@ -74,7 +75,11 @@ def outcomes_markdown() -> str:
     return "\n".join([*rows, *(f"| `{outcome.value}` | {outcome.exit_code} |" for outcome in Outcome), ""])
 
 
-WHOLE: dict[str, Callable[[], str]] = {"events.md": events_markdown, "commands.md": commands_markdown}
+WHOLE: dict[str, Callable[[], str]] = {
+    "events.md": events_markdown,
+    "plan.md": plan_markdown,
+    "commands.md": commands_markdown,
+}
 PARTS: dict[str, tuple[str, Callable[[], str]]] = {
     "inventory.md": ("keys", reference_markdown),
     "lab.md": ("faults", faults_markdown),
