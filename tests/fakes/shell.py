@@ -1,13 +1,13 @@
 """A Shell whose hosts answer from a script; does not know what any command means."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import anyio.lowlevel
 
-from nixkube_deploy.model.error import OutcomeUnknown, Unreachable
+from nixkube_deploy.model.error import OutcomeUnknown, TaskError, Unreachable
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
@@ -159,6 +159,14 @@ class FakeShell:
         if block.cancelled_caught:
             raise _outcome_unknown(host, "the connection was lost while a command was held")
 
+    @asynccontextmanager
+    async def stream(self, host: Host, command: Command) -> AsyncIterator["FakeStream"]:
+        """The command's answer, as if it had read all of its input before it said a word."""
+        stream = FakeStream(
+            lambda given: self._perform(Ran(host=host.name, command=replace(command, stdin=given)), host)
+        )
+        yield stream
+
     async def _perform(self, ran: Ran, host: Host) -> CommandResult:
         await anyio.lowlevel.checkpoint()
         if host.name in self._unreachable:
@@ -181,6 +189,44 @@ class FakeShell:
         if used_up := [rule for rule in fitting if rule.left is not None]:
             return used_up[0]
         return max(reversed(fitting), key=lambda rule: len(rule.prefix), default=None)
+
+
+class FakeStream:
+    """A command that answers once its input has ended."""
+
+    def __init__(self, perform: Callable[[str], Awaitable[CommandResult]]) -> None:
+        self._perform = perform
+        self._given = bytearray()
+        self._ended = anyio.Event()
+        self._result: CommandResult | None = None
+        self._error: TaskError | None = None
+        self._said = False
+
+    async def send(self, data: bytes) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._given += data
+
+    async def end_of_input(self) -> None:
+        await anyio.lowlevel.checkpoint()
+        self._ended.set()
+
+    async def receive(self) -> bytes:
+        if self._said:
+            return b""
+        self._said = True
+        try:
+            return (await self.result()).stdout.encode()
+        except TaskError as error:
+            self._error = error
+            return b""
+
+    async def result(self) -> CommandResult:
+        await self._ended.wait()
+        if self._error is not None:
+            raise self._error
+        if self._result is None:
+            self._result = await self._perform(self._given.decode("utf-8", "replace"))
+        return self._result
 
 
 def _outcome_unknown(host: Host, why: str) -> OutcomeUnknown:

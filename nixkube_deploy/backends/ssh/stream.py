@@ -94,7 +94,6 @@ class StreamSession(Session):
             self._channel.resume_reading()
         return data
 
-
     def close(self) -> None:
         """Let go of the channel at once: bytes that were not sent yet are not worth waiting for."""
         if self._channel is not None:

@@ -1,0 +1,87 @@
+"""Stands in for ``ssh`` below one ``nix copy``: hands the bytes to the connection that is open already, or counts them.
+
+It is run by its path, isolated and without site-packages, so that it starts in milliseconds; it decides nothing. What
+it is not meant for (another destination) goes to the real ``ssh`` unchanged.
+"""
+
+import os
+import select
+import socket
+import sys
+
+_CHUNK = 1 << 18
+_FAILED = 255
+"""What ``ssh`` itself ends with when it could not do its work."""
+
+
+def main() -> int:
+    """Relay until the other side is done."""
+    own, wanted = os.environ["NIXKUBE_WIRE_PROGRAMS"], os.environ["NIXKUBE_WIRE_DESTINATION"]
+    os.environ["PATH"] = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
+    if wanted not in sys.argv[1:]:
+        os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
+    link = socket.socket(socket.AF_UNIX)
+    link.connect(os.environ["NIXKUBE_WIRE_SOCKET"])
+    if os.environ["NIXKUBE_WIRE_MODE"] == "count":
+        return _count(link)
+    if any("LocalCommand=echo started" in word for word in sys.argv[1:]):
+        os.write(1, b"started\n")  # Newer versions of Nix wait for it: the login is over, the protocol follows.
+    return _relay(link)
+
+
+def _relay(link: socket.socket) -> int:
+    """Standard input to the link, the link to standard output."""
+    far = link.fileno()
+    watched = [0, far]
+    while True:
+        ready, _, _ = select.select(watched, [], [])
+        if far in ready:
+            data = os.read(far, _CHUNK)
+            if not data:
+                return 0
+            _write(1, data)
+        if 0 in ready:
+            data = os.read(0, _CHUNK)
+            if data:
+                _write(far, data)
+            else:
+                watched.remove(0)
+                link.shutdown(socket.SHUT_WR)
+
+
+def _count(link: socket.socket) -> int:
+    """The real ``ssh``, with a tally of what it is given."""
+    ours, its = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.dup2(ours, 0)
+        os.close(its)
+        try:
+            os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
+        finally:
+            os._exit(_FAILED)
+    os.close(ours)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Nix must see ``ssh`` end, not us.
+    try:
+        while data := os.read(0, _CHUNK):
+            _write(its, data)
+            link.sendall(len(data).to_bytes(4, "big"))
+    except BrokenPipeError:
+        pass  # It ended; its exit code tells the rest.
+    os.close(its)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) & 0xFF
+
+
+def _write(to: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(to, view) :]
+
+
+if __name__ == "__main__":
+    try:
+        code = main()
+    except (OSError, KeyError) as error:
+        sys.stderr.write(f"ssh: the connection to nixkube-deploy broke off: {error}\n")
+        code = _FAILED
+    os._exit(code)

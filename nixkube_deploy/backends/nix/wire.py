@@ -1,0 +1,188 @@
+"""The way from one ``nix copy`` to its host: over the connection that is open already, or through ``ssh`` with a tally.
+
+Nix speaks its own protocol end to end, with its validity query, its signatures and its substitution; only what carries
+the bytes is replaced, by a program named ``ssh`` that this one ``nix`` finds first. Nothing here reads them.
+"""
+
+import os
+import shlex
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio.abc import SocketStream
+
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.ports.shell import ByteStream, Command, CommandResult, StreamingShell
+
+SERVE: Final = Command(argv=("nix-store", "--serve", "--write"), privileged=True, timeout=24 * 3600.0)
+"""What ``nix copy --to ssh://`` starts on a host; here as root, where the inventory says how to become it."""
+
+_RELAY: Final = Path(__file__).with_name("ssh_relay.py")
+_CHUNK: Final = 1 << 18
+_LAST_WORDS: Final = 5.0
+"""Seconds for the far end to say how it ended, once Nix has."""
+
+_LONGEST: Final = 90
+"""Bytes of a socket's path: the kernel takes little more than a hundred."""
+
+OnBytes = Callable[[int], None]
+Work = Callable[[Mapping[str, str]], Awaitable[CommandResult]]
+"""Runs ``nix`` with this environment."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Ends:
+    """What became of the far ends of one copy; Nix opens one."""
+
+    said: str = ""
+    """Standard error."""
+    broken: TaskError | None = None
+    """Why it could not be reached, or was lost."""
+    open: int = 0
+    idle: anyio.Event = field(default_factory=anyio.Event)
+
+
+_Handle = Callable[[SocketStream, _Ends], Awaitable[None]]
+
+
+class Wires:
+    """Makes ways. ``folder`` is private to the run; ``path`` is where programs are found without us."""
+
+    def __init__(self, shell: StreamingShell, folder: Path, path: str) -> None:
+        self._shell, self._folder, self._path = shell, folder, path
+        self._programs: Path | None = None
+        self._made = 0
+
+    async def kept(self, host: Host, destination: str, on_bytes: OnBytes, work: Work) -> CommandResult:
+        """Over the host's kept connection: without a login, and as root where the inventory says how.
+
+        Raises:
+            TaskError: the host could not be reached, or the connection was lost.
+        """
+
+        async def carry(link: SocketStream, ends: _Ends) -> None:
+            try:
+                async with self._shell.stream(host, SERVE) as far:
+                    await _join(link, far, on_bytes)
+                    ends.said += (await far.result()).stderr
+            except TaskError as error:
+                ends.broken = error
+
+        return await self._run("relay", destination, carry, work)
+
+    async def counted(self, destination: str, on_bytes: OnBytes, work: Work) -> CommandResult:
+        """Through OpenSSH, whose encryption runs beside us; its bytes are only counted."""
+
+        async def count(link: SocketStream, _ends: _Ends) -> None:
+            rest = b""
+            async for data in link:
+                rest += data
+                whole = len(rest) // 4 * 4
+                on_bytes(sum(int.from_bytes(rest[at : at + 4], "big") for at in range(0, whole, 4)))
+                rest = rest[whole:]
+
+        return await self._run("count", destination, count, work)
+
+    async def _run(self, mode: str, destination: str, handle: _Handle, work: Work) -> CommandResult:
+        if self._programs is None:
+            self._programs = await anyio.to_thread.run_sync(_installed, self._folder)
+        self._made += 1
+        place = self._programs / str(self._made)
+        environ = {
+            "PATH": f"{self._programs}{os.pathsep}{self._path}",
+            "NIXKUBE_WIRE_PROGRAMS": str(self._programs),
+            "NIXKUBE_WIRE_DESTINATION": destination,
+            "NIXKUBE_WIRE_MODE": mode,
+            "NIXKUBE_WIRE_SOCKET": str(place),
+        }
+        ends, failed, result = _Ends(), None, None
+        listener = await anyio.create_unix_listener(place, mode=0o600)
+        async with listener, anyio.create_task_group() as group:
+            group.start_soon(listener.serve, _guarded(handle, ends))
+            try:
+                result = await work(environ)
+                with anyio.move_on_after(_LAST_WORDS):
+                    await _until_idle(ends)
+            except TaskError as error:
+                failed = error  # Out of the group as it is, not as a group of one.
+            group.cancel_scope.cancel()
+        place.unlink(missing_ok=True)
+        return _outcome(result, failed, ends)
+
+
+def _outcome(result: CommandResult | None, failed: TaskError | None, ends: _Ends) -> CommandResult:
+    """The far end's own words come first: what Nix says of it is a consequence."""
+    if failed is not None:
+        raise failed
+    assert result is not None
+    if ends.broken is not None and not result.ok:
+        raise ends.broken
+    return CommandResult(
+        exit_code=result.exit_code,
+        stdout=result.stdout,
+        stderr=ends.said + result.stderr,
+        truncated=result.truncated,
+    )
+
+
+def _guarded(handle: _Handle, ends: _Ends) -> Callable[[SocketStream], Awaitable[None]]:
+    async def serve(link: SocketStream) -> None:
+        ends.open += 1
+        try:
+            async with link:
+                await handle(link, ends)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+            return  # Nix went away; how it ended tells the rest.
+        finally:
+            ends.open -= 1
+            ends.idle.set()
+
+    return serve
+
+
+async def _until_idle(ends: _Ends) -> None:
+    while ends.open:
+        ends.idle = anyio.Event()
+        await ends.idle.wait()
+
+
+async def _join(link: SocketStream, far: ByteStream, on_bytes: OnBytes) -> None:
+    """Both directions until the far end has nothing more to say, or nobody listens to it any more."""
+
+    async def upward() -> None:
+        try:
+            while True:
+                data = await link.receive(_CHUNK)
+                await far.send(data)
+                on_bytes(len(data))
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            await far.end_of_input()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(upward)
+        while data := await far.receive():
+            on_bytes(0)
+            try:
+                await link.send(data)
+            except anyio.BrokenResourceError:
+                break
+        group.cancel_scope.cancel()
+    await far.end_of_input()
+
+
+def _installed(folder: Path) -> Path:
+    """The folder with the program named ``ssh``, made once a run."""
+    if len(os.fsencode(folder)) > _LONGEST:
+        folder = Path(tempfile.mkdtemp(prefix="nixkube-", dir="/tmp"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    program = folder / "ssh"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(_RELAY))} "$@"\n')
+    program.chmod(0o700)
+    return folder
