@@ -89,7 +89,7 @@ async def readlink(call: Call) -> int:
 
 async def ls(call: Call) -> int:
     """Names, one a line, links with their target when long."""
-    flags = "".join(word[1:] for word in call.args if word.startswith("-"))
+    flags = "".join(word[1:] for word in call.args if word.startswith("-") and not word.startswith("--"))
     paths = [word for word in call.args if not word.startswith("-")] or ["."]
     code = 0
     for path in paths:
@@ -106,8 +106,24 @@ async def ls(call: Call) -> int:
                 continue
             full = name if name == path else posixpath.join(path, name)
             target = call.files.readlink(full) if "l" in flags and call.files.is_link(full) else None
-            call.out(name + (f" -> {target}" if target else "") + "\n")
+            since = f"lrwxrwxrwx 1 root root 1 {_since(call, name)} " if "--time-style=+%s" in call.args else ""
+            call.out(since + name + (f" -> {target}" if target else "") + "\n")
     return code
+
+
+def _since(call: Call, name: str) -> int:
+    """When a link was made, as far as anybody asks: a generation's age is that of its link."""
+    number = name.removeprefix("system-").removesuffix("-link")
+    generation = call.host.machine.generations.get(int(number)) if number.isdigit() else None
+    return int(generation.at if generation is not None else call.host.setting.now())
+
+
+async def date(call: Call) -> int:
+    """``date +%s``."""
+    if call.args != ("+%s",):
+        return call.fail(f"invalid date '{' '.join(call.args)}'")
+    call.out(f"{int(call.host.setting.now())}\n")
+    return 0
 
 
 async def mkdir(call: Call) -> int:

@@ -11,6 +11,7 @@ PROGRAMS: Mapping[str, Program] = {
     "bootctl": network.bootctl,
     "cat": coreutils.cat,
     "curl": network.curl,
+    "date": coreutils.date,
     "df": facts.df,
     "doas": privilege.doas,
     "echo": coreutils.echo,
