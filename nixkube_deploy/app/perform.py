@@ -1,7 +1,7 @@
 """Actions to effects: one exhaustive match, the only place that knows both sides. It holds no policy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from nixkube_deploy.app.hostlocks import HostLocks
@@ -118,7 +118,7 @@ class Performer:
     async def _switch(self, action: SwitchConfiguration, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self.locks.ensure(host)
-        activation = self._activation(host, action)
+        activation = replace(self._activation(host, action), anew=attempt.number == 1 or attempt.resumed)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
         if activated.needs_reboot:
             self._refuse_to_reboot(host, activated)

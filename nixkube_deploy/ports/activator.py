@@ -27,6 +27,9 @@ class Activation:
     """What the profile is set to where that is not ``closure``: the toplevel whose specialisation it is."""
     generation: int | None = None
     """The generation that already is that."""
+    anew: bool = True
+    """Whether a host that went back by itself is changed again. Not by a controller that lived to see it go back: then
+    the change itself may be what cut the host off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

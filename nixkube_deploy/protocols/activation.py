@@ -101,6 +101,8 @@ class _Change:
             return await self._rejoin(running, mode if mode.runs_now else SwitchMode.SWITCH)
         if self._is_there(seen):
             return Activated(changed=False)
+        if not self.activation.anew and seen.fired == self._dead_man.name:
+            return await self._judge_gone(mode, seen)
         return await self._judge(mode, *await launch(self.patient, self._launch(seen), seen.boot_id, self.say))
 
     def _unit(self, mode: SwitchMode) -> str:
@@ -187,7 +189,7 @@ class _Change:
         if isinstance(ended, Overdue):
             raise TaskError(await self._overdue(mode, ended, seen))
         if isinstance(ended, Gone):
-            return self._judge_gone(mode, seen)
+            return await self._judge_gone(mode, seen)
         lines = () if ended.exit_code == 0 else await self._read_out(self._unit(mode))
         if mode is SwitchMode.BOOT:
             return self._judge_boot(ended, seen, lines)
@@ -282,8 +284,10 @@ class _Change:
             raise TaskError(self._locked("another switch-to-configuration holds the lock", lines))
         raise TaskError(self._failed(ended, seen, lines))
 
-    def _judge_gone(self, mode: SwitchMode, seen: Situation) -> Activated:
+    async def _judge_gone(self, mode: SwitchMode, seen: Situation) -> Activated:
         """The unit's result is lost; the host's state is not."""
+        if mode.runs_now and seen.fired == self._dead_man.name:
+            raise TaskError(await self._went_back(mode, seen))
         rebooted = seen.boot_id != self.activation.way_back.boot_id
         why = "the host rebooted meanwhile" if rebooted else "its unit was gone before its result could be read"
         if mode.runs_now and seen.current == self.activation.closure:
@@ -309,6 +313,18 @@ class _Change:
             did=self._what_follows(seen),
             next=f"journalctl -u {self._unit(self.activation.mode)} on {name}",
             exit_code=code,
+        )
+
+    async def _went_back(self, mode: SwitchMode, seen: Situation) -> Failure:
+        name = self.activation.host.name
+        return Failure(
+            kind=FailureKind.FELL_BACK,
+            message=f"{name} went back to its old system by itself: it could not be reached to confirm the change",
+            expected=f"an answer within the {self.activation.dead_man:g} s its dead-man timer waits",
+            seen=f"the timer has fired; /run/current-system is {seen.current}",
+            evidence=(await transient.journal(self.patient, self._unit(mode)))[-_EVIDENCE:],
+            did="did not switch it again: the change itself may be what cut it off",
+            next=f"journalctl -b on {name}: whether its network went down with the change",
         )
 
     async def _overdue(self, mode: SwitchMode, ended: Overdue, seen: Situation) -> Failure:

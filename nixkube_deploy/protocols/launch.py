@@ -15,7 +15,7 @@ from nixkube_deploy.protocols.destination import Destination
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import TESTED
 from nixkube_deploy.protocols.script import Question
-from nixkube_deploy.protocols.situation import QUESTIONS, Situation, situation
+from nixkube_deploy.protocols.situation import FIRED, QUESTIONS, Situation, situation
 from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone, Queued, Running
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
@@ -39,11 +39,11 @@ class DeadMan:
     back: Destination
 
     def arm(self, unit: str) -> str:
-        """The command that arms it. It first stops a switch that hangs, for the lock's sake.
+        """The command that arms it. When it fires it says so, and stops a switch that hangs, for the lock's sake.
 
         A service's PATH on NixOS has no nix-env, hence the path of the system's own programs.
         """
-        way = f"PATH=/run/current-system/sw/bin; systemctl stop {unit}; {self.back.line}"
+        way = f"echo {self.name} >{FIRED}; PATH=/run/current-system/sw/bin; systemctl stop {unit}; {self.back.line}"
         timer = (f"--unit={self.name}", f"--on-active={self.seconds:.0f}s", "--timer-property=AccuracySec=1s")
         return shlex.join(("systemd-run", "--quiet", "--no-ask-password", *timer, "--", "sh", "-c", way))
 
@@ -74,7 +74,7 @@ class Launch:
             folder = f"mkdir -p -m 0700 {STATE_DIRECTORY}"
             found.append(("recording", f"{folder} && {writes} || {_GIVES_UP}"))
         if self.dead_man is not None:
-            found.append(("arming", f"{self.dead_man.arm(self.unit)} || {_GIVES_UP}"))
+            found.append(("arming", f"rm -f {FIRED}; {self.dead_man.arm(self.unit)} || {_GIVES_UP}"))
         if way.mode.sets_profile:
             found.append(("setting", f"{way.profile_line} || {_GIVES_UP}"))
         elif self.record:
@@ -107,7 +107,8 @@ async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLin
     say(f"switch-to-configuration {change.destination.mode} runs in {change.unit}.service")
     ended, seen = await _once(patient, change)
     for _ in range(_STARTS - 1):
-        if not isinstance(ended, Gone) or seen.boot_id != boot_id:
+        went_back = change.dead_man is not None and seen.fired == change.dead_man.name
+        if not isinstance(ended, Gone) or seen.boot_id != boot_id or went_back:
             break
         armed = (f"{change.dead_man.name}.timer",) if change.dead_man is not None else ()
         ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed)))

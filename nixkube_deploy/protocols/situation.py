@@ -15,6 +15,9 @@ from nixkube_deploy.protocols.script import Question, ask
 
 PREFIX: Final = "nixkube-deploy-"
 DEAD_MAN: Final = f"{PREFIX}deadman-"
+FIRED: Final = "/run/nixkube-deploy.fired"
+"""Names the dead-man timer that fired last since the boot: the unit it stopped must not be taken for one that never
+started."""
 
 QUESTIONS: Final = (
     Question(name="current", command=f"readlink -f {probe.CURRENT}"),
@@ -23,6 +26,7 @@ QUESTIONS: Final = (
     Question(name="boot_id", command="cat /proc/sys/kernel/random/boot_id"),
     Question(name="units", command=probe.systemd_units(probe.OUR_UNITS)),
     Question(name="failed", command=probe.FAILED_UNITS.command),
+    Question(name="fired", command=f"cat {FIRED}"),
 )
 _LIST_FIELDS: Final = 3
 
@@ -38,6 +42,8 @@ class Situation:
     units: Mapping[str, str] = field(default_factory=dict)
     """Our transient units that systemd knows, with their ActiveState."""
     failed: tuple[str, ...] = ()
+    fired: str = ""
+    """The dead-man timer that fired last since the boot."""
 
     def has(self, unit: str) -> bool:
         """Whether systemd knows this service of ours."""
@@ -91,6 +97,7 @@ def situation(found: Mapping[str, str]) -> Situation:
         boot_id=probe.boot_id(found.get("boot_id", "")),
         units=_states(found.get("units", "")),
         failed=probe.unit_names(found.get("failed", "")),
+        fired=found.get("fired", ""),
     )
 
 

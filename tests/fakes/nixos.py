@@ -147,6 +147,9 @@ class NixosHost:
                 return CommandResult(exit_code=0, stdout=text + "\n")
             case ("mkdir", *_):
                 return OK
+            case ("rm", "-f", path):
+                self.files.pop(path, None)
+                return OK
             case ("readlink", "-f", path) if path in self.links:
                 return CommandResult(exit_code=0, stdout=f"{self.links[path]}\n")
             case ("cat", "/proc/sys/kernel/random/boot_id"):

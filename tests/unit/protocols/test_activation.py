@@ -16,6 +16,7 @@ from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.protocols.activation import NativeActivator
 from nixkube_deploy.protocols.launch import WAY_BACK_FILE
 from nixkube_deploy.protocols.probe import PROFILE, TESTED
+from nixkube_deploy.protocols.situation import FIRED
 from nixkube_deploy.protocols.transient import dead_man_name, unit_name
 from tests.builders import a_host, store_path
 from tests.fakes.clock import LoopClock
@@ -416,6 +417,41 @@ async def test_a_dead_man_that_fires_during_the_switch_is_named():
     host = NixosHost(OLD, switches=[Switch(code=None)])
     host.switches[0].at_end = host.fire_dead_man
     assert (await failure_of(host.shell())).kind is FailureKind.FELL_BACK
+
+
+def cut_off(host: NixosHost) -> FakeShell:
+    """The link breaks in the middle of the switch, and when it is mended the host has gone back by itself."""
+    shell = host.shell()
+
+    def cut(_host, command):
+        host.answer(command)
+        host.fire_dead_man()
+        raise lost("the connection was lost")
+
+    return shell.answers(holding="@starting", with_=cut, times=1)
+
+
+async def test_a_host_that_went_back_while_it_was_cut_off_is_not_switched_again():
+    """The change may be what cut it off: another start would do that again."""
+    host = NixosHost(OLD)
+    shell = cut_off(host)
+    failure = await failure_of(shell)
+    assert failure.kind is FailureKind.FELL_BACK
+    assert not failure.transient
+    assert "the timer has fired" in failure.seen
+    assert "may be what cut it off" in failure.did
+    assert switches_started(shell) == 1
+    assert (host.current, host.profile) == (OLD, OLD)
+
+
+async def test_a_later_attempt_knows_that_the_host_went_back_a_later_controller_changes_it_again():
+    host = NixosHost(OLD)
+    shell = cut_off(host)
+    await failure_of(shell)
+    assert (await failure_of(shell, an_activation(anew=False))).kind is FailureKind.FELL_BACK
+    assert (await activate(shell)).changed
+    assert host.current == NEW
+    assert FIRED not in host.files
 
 
 # --- after a killed controller ---------------------------------------------------------------------------------------
