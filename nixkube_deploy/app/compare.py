@@ -10,6 +10,7 @@ import anyio
 
 from nixkube_deploy.app.survey import PROBES_AT_ONCE, OnStep
 from nixkube_deploy.app.world import World
+from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
@@ -82,6 +83,8 @@ async def _compare(
 ) -> HostDifference:
     new = closure_of(pair.new, known)
     if new is None:
+        if world.fleet.hosts[name].build_on is BuildOn.TARGET:
+            return HostDifference(sizes=ClosureSizes(paths=0, travels=0, unknown="built on the host itself"))
         why = problem or "the new closure is not in the store of this machine"
         return HostDifference(sizes=ClosureSizes(unknown=f"sizes are not known: {why}"))
     if pair.old is None:

@@ -22,6 +22,7 @@ from nixkube_deploy.ports.sink import Sink
 from nixkube_deploy.ui.eyes import Watching
 from nixkube_deploy.ui.eyes import watch as open_eyes
 from nixkube_deploy.ui.jsonl import open_events
+from nixkube_deploy.ui.planpaint import painted
 from nixkube_deploy.ui.summary import summarise, summary_text
 from nixkube_deploy.ui.terminal import Terminal, open_terminal
 
@@ -59,7 +60,7 @@ class TerminalConsole:
         Raises:
             UsageError: nobody is there to be asked.
         """
-        self.people.tell("\n" + describe(plan))
+        self.people.tell("\n" + describe(plan), painted)
         if self._yes:
             return True
         if not sys.stdin.isatty():

@@ -44,6 +44,7 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     from nixkube_deploy.cli.console import open_console
     from nixkube_deploy.model.graph_codec import plan_to_plain
     from nixkube_deploy.plan.explain import describe, dot, mermaid
+    from nixkube_deploy.ui.planpaint import painted
 
     output, graph, detailed, as_json = (options.pop(k) for k in ("output", "graph", "detailed_exitcode", "as_json"))
     console = open_console()
@@ -56,7 +57,7 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     elif graph is not None:
         click.echo(mermaid(made) if graph == "mermaid" else dot(made))
     else:
-        console.data.tell(describe(made))
+        console.data.tell(describe(made), painted)
     if any(host.problem is not None for host in made.hosts):
         return 3
     return 2 if detailed and made.changes_anything else 0

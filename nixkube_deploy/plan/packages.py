@@ -4,7 +4,8 @@ It deliberately does not know which closures these are, nor how anybody came by 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from functools import cache
 
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.model.packages import (
@@ -45,6 +46,7 @@ def split_name(name: str) -> tuple[str, str]:
     return (name[: match.start()], name[match.end() :]) if match and match.start() else (name, "")
 
 
+@cache
 def package_of(path: StorePath) -> tuple[str, str]:
     """Package and version of a store path, whichever of its outputs it is.
 
@@ -61,23 +63,20 @@ def package_of(path: StorePath) -> tuple[str, str]:
 
 def closure_of(root: StorePath, known: Mapping[StorePath, StoredPath]) -> Sizes | None:
     """The closure of ``root`` out of all that is known; None when it is not all there."""
-    found: dict[StorePath, int] = {}
-    todo = [root]
+    found: set[StorePath] = set()
+    todo = {root}
     while todo:
-        path = todo.pop()
-        if path in found:
-            continue
-        stored = known.get(path)
-        if stored is None:
+        if not todo <= known.keys():
             return None
-        found[path] = stored.size
-        todo += stored.references
-    return found
+        found |= todo
+        todo = set().union(*(known[path].references for path in todo)) - found
+    return {path: known[path].size for path in found}
 
 
 def package_changes(old: Sizes, new: Sizes) -> PackageChanges:
     """What differs between two closures. Toplevels are left out: they always differ."""
-    before, after = _grouped(old), _grouped(new)
+    differing = {package_of(path)[0] for path, _ in old.items() ^ new.items()}
+    before, after = _grouped(old, differing), _grouped(new, differing)
     rows = [row for name in sorted(before.keys() | after.keys()) for row in _row(name, before, after)]
     shown = [row for row in rows if row.fate is not PackageFate.REBUILT or abs(row.delta) >= NOTICEABLE]
     shown.sort(key=lambda row: (_ORDER.index(row.fate), -abs(row.delta), row.name))
@@ -111,11 +110,11 @@ def shared(differences: Mapping[HostName, HostDifference]) -> tuple[SharedChange
     return tuple(SharedChanges(hosts=tuple(g), changes=differences[g[0]].changes) for g in groups.values())
 
 
-def _grouped(closure: Sizes) -> dict[str, Versions]:
+def _grouped(closure: Sizes, packages: Collection[str]) -> dict[str, Versions]:
     found: dict[str, Versions] = {}
     for path, size in closure.items():
         name, version = package_of(path)
-        if not name.startswith(SYSTEM):
+        if name in packages and not name.startswith(SYSTEM):
             found.setdefault(name, {}).setdefault(version, {})[path] = size
     return found
 

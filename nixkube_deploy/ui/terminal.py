@@ -4,7 +4,7 @@ It deliberately asks only the stream and the environment it is given.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -36,12 +36,17 @@ class Terminal:
         """Columns."""
         return self.console.width
 
-    def tell(self, text: str) -> None:
-        """Print plain text as it is; in a terminal, lines that are too long go on further in, broken between words."""
-        is_tty = self.stream.isatty()
-        lines = (part for line in text.split("\n") for part in (_folded(line, self.width) if is_tty else [line]))
-        self.stream.write("\n".join(lines) + "\n")
-        self.stream.flush()
+    def tell(self, text: str, paint: Callable[[str], Text] = Text) -> None:
+        """Print plain text as it is; in a terminal, lines that are too long go on further in, broken between words.
+
+        ``paint`` gives a line its colours, where colours are wanted.
+        """
+        if self.stream.isatty():
+            lines = (part for line in text.split("\n") for part in _folded(line, self.width))
+            self.show(Text("\n").join(paint(line) for line in lines))
+        else:
+            self.stream.write(text + "\n")
+            self.stream.flush()
 
     def wipe(self) -> None:
         """Make room for a new picture where pictures can be redrawn; elsewhere they follow one another."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 from nixkube_deploy.app.compare import differences
+from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
@@ -150,3 +151,15 @@ async def test_hosts_with_problems_are_left_alone():
     scene = Scene()
     scene.problems = {HostName("w1"): a_failure()}
     assert set(await scene.differences()) == {"w2", "w3"}
+
+
+async def test_what_a_host_builds_itself_does_not_travel():
+    scene = Scene("w1")
+    host = scene.fleet.hosts[HostName("w1")]
+    scene.fleet = replace(
+        scene.fleet, hosts={**scene.fleet.hosts, HostName("w1"): replace(host, build_on=BuildOn.TARGET)}
+    )
+    del scene.closures.here[scene.new("w1")]
+    sizes = (await scene.differences())["w1"].sizes
+    assert (sizes.paths, sizes.unknown) == (0, "built on the host itself")
+    assert scene.closures.asked_there == []
