@@ -14,7 +14,9 @@ from nixkube_deploy.lab.flake import Flake, merge, read_flake
 from nixkube_deploy.lab.recipe import Configuration
 from nixkube_deploy.model.fleet import Distribution, Fleet, Host, Role
 
-TEMPLATE = Path(__file__).parent / "template" / "flake.nix"
+TEMPLATE = Path(__file__).parent / "template"
+SYSTEMS = "nixos"
+"""The folder of the template that only real Nix reads."""
 BEFORE = "before.json"
 _MIN_WORKERS_FOR_A_LIVE_ONE = 3
 
@@ -66,14 +68,15 @@ def _copy(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for name in ("flake.nix", "common.json"):
         shutil.copyfile(source / name, target / name)
-    for folder in ("roles", "hosts"):
+    for folder in ("roles", "hosts", SYSTEMS):
         if (source / folder).is_dir():
             shutil.copytree(source / folder, target / folder)
 
 
 def _invent(distribution: Distribution, target: Path) -> None:
     (target / "roles").mkdir(parents=True)
-    shutil.copyfile(TEMPLATE, target / "flake.nix")
+    shutil.copyfile(TEMPLATE / "flake.nix", target / "flake.nix")
+    shutil.copytree(TEMPLATE / SYSTEMS, target / SYSTEMS)
     (target / "common.json").write_text(_pretty(_common()))
     for role in Role:
         (target / "roles" / f"{role}.json").write_text(_pretty({"units": _units(distribution, role)}))

@@ -111,7 +111,12 @@ def test_a_flake_of_another_kind_has_no_hosts(tmp_path):
 
 
 def test_the_template_in_the_repository_is_the_one_that_is_packaged():
-    assert (ROOT / "flakes/lab/flake.nix").read_text() == scaffold.TEMPLATE.read_text()
+    def held(root: Path) -> dict[str, str]:
+        files = [root / "flake.nix", *(root / scaffold.SYSTEMS).rglob("*.*")]
+        return {str(file.relative_to(root)): file.read_text() for file in files}
+
+    assert held(ROOT / "flakes/lab") == held(scaffold.TEMPLATE)
+    assert len(held(scaffold.TEMPLATE)) > 3
 
 
 @pytest.mark.parametrize("name", ["lab", "fleet"])

@@ -27,29 +27,17 @@
         in
         merge (merge (read ./common.json) role) own;
 
-      # A stand-in for a NixOS system: one file that holds the configuration. Real NixOS would build a closure here.
-      build =
-        label: configuration:
-        derivation {
-          name = label;
-          system = configuration.system or "x86_64-linux";
-          builder = "/bin/sh";
-          args = [
-            "-c"
-            "echo \"$configuration\" > $out"
-          ];
-          configuration = builtins.toJSON configuration;
-        };
-
-      nixos = name: {
-        config = configurationOf name // {
-          system.build = {
-            toplevel = build "nixos-system-${name}-25.11" (configurationOf name);
-            diskoScript = build "disko" { inherit name; };
+      nixos =
+        name:
+        let
+          configuration = configurationOf name;
+        in
+        {
+          config = configuration // {
+            system.build = import ./nixos/system.nix { inherit name configuration merge; };
           };
+          pkgs.system = configuration.system or "x86_64-linux";
         };
-        pkgs.system = (configurationOf name).system or "x86_64-linux";
-      };
     in
     {
       nixosConfigurations = builtins.listToAttrs (
