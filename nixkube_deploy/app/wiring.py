@@ -62,6 +62,7 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             settings=NixSettings(
                 evaluation=whole.evaluation,
                 build=whole.build,
+                roots=directory / "built",
                 eval_jobs=os.environ.get("NIXKUBE_NIX_EVAL_JOBS", shutil.which("nix-eval-jobs") or ""),
                 evaluations=state_directory() / "evaluations",
             ),

@@ -143,7 +143,10 @@ _SETTINGS: dict[str, Field] = {
                 values.WORD,
                 "Which of its system's specialisations runs; a reboot starts the system itself, apply brings it back.",
             ),
-            "build_on": (Choice.of(BuildOn), "Where its system is built."),
+            "build_on": (
+                Choice.of(BuildOn),
+                "Where its system is built; `target`: there, by its own nix.conf, even if another host has built it.",
+            ),
         },
     ),
     "copy": Field(COPY, "How closures reach the host."),

@@ -95,6 +95,8 @@ class Machine:
     loader: Loader = field(default_factory=Loader)
     roots: set[str] = field(default_factory=set)
     """Store paths that arrived with their closures."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Links that keep store paths from the garbage collector, besides the profile."""
     store_disk: Disk = field(default_factory=lambda: Disk(total=64 * GIB, used=11 * GIB))
     boot_disk: Disk = field(default_factory=lambda: Disk(total=GIB, used=GIB // 8))
     units: dict[str, Unit] = field(default_factory=dict)

@@ -50,8 +50,16 @@ class Store(Protocol):
         """Build what is missing in one ``nix build``; ``installs`` also get their disko script."""
         ...
 
+    async def build_on(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:
+        """Build a host's system on the host itself, whose store alone holds it then; raises TaskError (BUILD, ...)."""
+        ...
+
     async def contents(self, path: StorePath) -> SystemContents | None:
         """What a system in the controller's store is made of; None when it is not there (any more)."""
+        ...
+
+    async def specialisations(self, path: StorePath) -> Mapping[str, StorePath]:
+        """The specialisations of a system in the controller's store, by name."""
         ...
 
     async def copy(self, path: StorePath, host: Host, on_line: OnLine | None = None) -> bool:

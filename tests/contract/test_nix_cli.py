@@ -143,14 +143,6 @@ async def test_systems_are_built_and_read_and_culprits_named(place):
     assert any("oops" in line for line in failure.evidence)
 
 
-async def test_what_is_there_is_not_built_again(place):
-    evaluation = await place.nix.evaluate(place.flake, [a_host("n1")])
-    wanted = list(evaluation.hosts.values())
-    first = await place.nix.build(place.flake, wanted, frozenset())
-    nowhere = NixCli(LocalProcesses(), ssh_of, FakeShell(), program="/nowhere/nix", environ=os.environ)
-    assert (await nowhere.build(place.flake, wanted, frozenset())).closures == first.closures
-
-
 async def test_a_closure_is_copied_once(place):
     evaluation = await place.nix.evaluate(place.flake, [a_host("n1")])
     built = await place.nix.build(place.flake, list(evaluation.hosts.values()), frozenset())

@@ -1,6 +1,6 @@
 """What Nix says when it fails, to failures a person can act on. Nix exits with 1 for everything: only text can tell.
 
-The texts are those of 2.8, 2.26 and 2.34. Nothing here runs anything.
+The texts are those of 2.8, 2.26 and 2.34. Nothing here runs anything; builds are ``build_diagnosis``'s business.
 """
 
 import re
@@ -15,18 +15,16 @@ from nixkube_deploy.ports.shell import CommandResult
 
 EVIDENCE: Final = 20
 
-_NOISE = re.compile(
+NOISE: Final = re.compile(
     r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$"
 )
 _ERROR = re.compile(r"\berror:\s*(?P<text>\S.*)")
-_FAILED_BUILD = re.compile(r"builder for '(?P<old>[^']+\.drv)' failed|Cannot build '(?P<new>[^']+\.drv)'")
-_CONSEQUENCE = re.compile(r"dependenc(y|ies)( of derivation '[^']+')? failed( to build)?")
 _KILLED: Final = frozenset({-9, 137})
 
 
 def errors(stderr: str) -> tuple[str, ...]:
     """The lines from the first ``error:`` on, without noise, the last ones if there are many."""
-    lines = [line.rstrip() for line in stderr.splitlines() if not _NOISE.search(line)]
+    lines = [line.rstrip() for line in stderr.splitlines() if not NOISE.search(line)]
     start = next((i for i, line in enumerate(lines) if "error:" in line), 0)
     return tuple(lines[start:][-EVIDENCE:])
 
@@ -79,65 +77,6 @@ def flake_failure(flake: str, result: CommandResult) -> Failure:
         next=f"nix flake metadata '{flake}'",
         command="nix flake metadata",
         exit_code=result.exit_code,
-    )
-
-
-# Building.
-
-
-def failed_builds(stderr: str) -> Mapping[str, tuple[str, ...]]:
-    """The derivations whose own builder failed, with the lines Nix printed about each."""
-    blocks: dict[str, list[str]] = {}
-    into: list[str] | None = None
-    for line in stderr.splitlines():
-        match = _FAILED_BUILD.search(line)
-        if match:
-            into = blocks.setdefault(match["old"] or match["new"], [])
-        elif line.startswith(("error:", "building ", "copying ")):
-            into = None
-        if into is not None and not _NOISE.search(line):
-            into.append(line.rstrip())
-    return {
-        drv: tuple(lines[-EVIDENCE:])
-        for drv, lines in blocks.items()
-        if not any(_CONSEQUENCE.search(line) for line in lines)
-    }
-
-
-def build_failure(host: str, causes: Mapping[str, tuple[str, ...]], result: CommandResult) -> Failure:
-    """Why one host's system was not built. Without a known cause the end of what Nix said is shown."""
-    full = "No space left on device" in result.stderr
-    lines = tuple(line for block in causes.values() for line in block) or errors(result.stderr)
-    what = ", ".join(drv.removesuffix(".drv").partition("-")[2] for drv in causes) or last_error(result.stderr)
-    platform = re.search(r"a '([^']+)' with features \{[^}]*\} is required", result.stderr)
-    if full:
-        advice = "nix-collect-garbage on the controller"
-    elif platform:
-        advice = f"give the controller a remote builder for {platform[1]} (nix.buildMachines), or boot.binfmt emulation"
-    elif causes:
-        advice = f"nix log {next(iter(causes))}"
-    else:
-        advice = ""
-    return Failure(
-        kind=FailureKind.DISK_FULL if full else FailureKind.BUILD,
-        message=f"{host}'s system was not built: {what}",
-        expected="nix build to exit with 0",
-        seen=f"exit code {result.exit_code}",
-        evidence=lines[-EVIDENCE:],
-        next=advice,
-        command="nix build",
-        exit_code=result.exit_code,
-    )
-
-
-def disko_failure(host: str, installable: str, result: CommandResult) -> Failure:
-    """Why a host that is to be installed has no script for its disks."""
-    causes = failed_builds(result.stderr)
-    return replace(
-        build_failure(host, causes, result),
-        message=f"{host}'s disko script was not built: {last_error(result.stderr)}",
-        expected="the configuration to import disko and to describe the host's disks",
-        next=f"nix build --no-link '{installable}' --show-trace",
     )
 
 
@@ -242,7 +181,7 @@ def copy_failure(host: Host, path: str, result: CommandResult) -> Failure:
         message=f"the closure could not be copied to {host.name}: {meaning}",
         expected=f"{path} in {host.name}'s store",
         seen=f"the copy ended with {result.exit_code}",
-        evidence=tuple(line.rstrip() for line in result.stderr.splitlines() if not _NOISE.search(line))[-EVIDENCE:],
+        evidence=tuple(line.rstrip() for line in result.stderr.splitlines() if not NOISE.search(line))[-EVIDENCE:],
         next=sign.next.format(host=host.name, login=host.login) if sign else "",
         exit_code=result.exit_code,
         transient=sign.transient if sign else True,

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from nixkube_deploy.lab.commands.nix_build import realise
 from nixkube_deploy.lab.filesystem import PROFILE
 from nixkube_deploy.lab.host import Call
 from nixkube_deploy.lab.storepath import is_store_path, nar_size, top_of
@@ -101,6 +102,8 @@ def _list_generations(call: Call) -> int:
 async def nix_store(call: Call) -> int:
     """``--query --requisites|--references|--size PATH``, ``--check-validity``, ``--realise`` of what is there."""
     match call.args:
+        case ("--add-root", link, "--realise", *rest):
+            return await realise(call, ("--add-root", link, *rest))
         case ("--query" | "-q", "--requisites" | "-R", *paths):
             return _for_valid(call, paths, _print_closure)
         case ("--query" | "-q", "--references", *paths):
@@ -178,6 +181,7 @@ async def nix_collect_garbage(call: Call) -> int:
 def _collect(call: Call) -> int:
     machine = call.host.machine
     needed = {generation.system for generation in machine.generations.values()} | {machine.current, machine.booted}
+    needed |= set(machine.links.values())
     dead = {root for root in machine.roots if root not in needed}
     machine.roots -= dead
     freed = sum(nar_size(path) for path in dead)

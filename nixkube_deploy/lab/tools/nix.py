@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from nixkube_deploy.lab.flake import EvaluationError, Flake, locate, read_flake
+from nixkube_deploy.lab.nixlog import FAILURE, NixLog
 from nixkube_deploy.lab.recipe import Recipe, recipe_for
 from nixkube_deploy.lab.tools.nix_store import copy, path_info, store_command
 from nixkube_deploy.lab.tools.workshop import Options, Parsed, ToolCall, ToolError
@@ -23,7 +24,6 @@ _KEYS = re.compile(r"\b(drvPath|out|outPath|system)\s*=")
 _TOPLEVEL = "config.system.build.toplevel"
 _DISKO = "config.system.build.diskoScript"
 _BUILD_SECONDS = 0.04
-_LOG_TAIL = ("building the system configuration...", "error: the build was told to fail")
 
 _GLOBAL_SWITCHES = (
     "--json", "-L", "--print-build-logs", "-v", "--verbose", "--quiet", "--offline", "--refresh", "--impure",
@@ -43,7 +43,14 @@ def _unknown(flag: str) -> str:
 
 OPTIONS = Options(switches=_GLOBAL_SWITCHES, values=_GLOBAL_VALUES, unknown=_unknown)
 _COPY_OPTIONS = Options(
-    switches=(*_GLOBAL_SWITCHES, "--no-check-sigs", "--substitute-on-destination", "-s", "--no-recursive"),
+    switches=(
+        *_GLOBAL_SWITCHES,
+        "--derivation",
+        "--no-check-sigs",
+        "--substitute-on-destination",
+        "-s",
+        "--no-recursive",
+    ),
     values={**_GLOBAL_VALUES, "--to": 1, "--from": 1},
     unknown=_unknown,
 )
@@ -214,16 +221,19 @@ def evaluate(call: ToolCall, flake: Flake, host: str) -> Recipe:
 async def _build(call: ToolCall, parsed: Parsed) -> int:
     results: list[dict[str, Any]] = []
     failed = False
-    for word in parsed.words or ["."]:
-        recipe, wants_disko = _wanted(call, word)
+    wanted = [_wanted(call, word) for word in parsed.words or ["."]]
+    missing = [recipe for recipe, _ in wanted if not call.workshop.store.has(recipe.toplevel)]
+    log = NixLog(call.err, as_json=parsed.value("--log-format") == "internal-json", expected=len(missing))
+    for recipe, wants_disko in wanted:
         fault = None if wants_disko else _build_fault(call, recipe)
         if fault is not None:
-            _report_failure(call, recipe, fault)
+            log.begins(recipe.drv)
+            log.fails(recipe.drv, fault)
             failed = True
             if not parsed.has("--keep-going", "-k"):
                 break
             continue
-        results.append(await _made(call, recipe, wants_disko=wants_disko))
+        results.append(await _made(call, recipe, log, wants_disko=wants_disko))
     if failed:
         return 1
     if parsed.has("--json"):
@@ -236,7 +246,7 @@ async def _build(call: ToolCall, parsed: Parsed) -> int:
 def _wanted(call: ToolCall, word: str) -> tuple[Recipe, bool]:
     if word.startswith("/nix/store/"):
         drv = word.partition("^")[0]
-        recipe = call.workshop.store.derivation(drv)
+        recipe = call.workshop.store.derivation(drv) or call.workshop.store.system(drv)
         if recipe is None:
             raise ToolError(f"error: path '{drv}' does not exist in the Nix store\n")
         return recipe, drv == recipe.disko_drv
@@ -252,28 +262,19 @@ def _build_fault(call: ToolCall, recipe: Recipe) -> str | None:
     if call.workshop.store.has(recipe.toplevel):
         return None
     fault = call.workshop.faults.take(recipe.configuration.host, "build-fails")
-    return None if fault is None else fault.argument or _LOG_TAIL[1]
+    return None if fault is None else fault.argument or FAILURE
 
 
-def _report_failure(call: ToolCall, recipe: Recipe, message: str) -> None:
-    call.err(
-        f"error: builder for '{recipe.drv}' failed with exit code 1;\n"
-        "       last 2 log lines:\n"
-        f"       > {_LOG_TAIL[0]}\n"
-        f"       > {message}\n"
-        f"       For full logs, run 'nix log {recipe.drv}'.\n"
-    )
-
-
-async def _made(call: ToolCall, recipe: Recipe, *, wants_disko: bool) -> dict[str, Any]:
+async def _made(call: ToolCall, recipe: Recipe, log: NixLog, *, wants_disko: bool) -> dict[str, Any]:
     store = call.workshop.store
     if wants_disko:
         store.realise_disko(recipe)
         return {"drvPath": recipe.disko_drv, "outputs": {"out": recipe.disko}}
     if not store.has(recipe.toplevel):
-        call.err(f"building '{recipe.drv}'...\n")
+        log.begins(recipe.drv)
         await asyncio.sleep(_BUILD_SECONDS)
         store.realise(recipe)
+        log.ends()
     return {"drvPath": recipe.drv, "outputs": {"out": recipe.toplevel}}
 
 

@@ -103,13 +103,6 @@ async def test_nix_builds_what_is_missing():
     check("nix-build", *await nix(lambda n: n.build(FLAKE, wanted, frozenset())))
 
 
-async def test_nix_builds_the_disko_script_of_a_host_that_is_to_be_installed(tmp_path):
-    wanted = [an_evaluated("w1")]
-    (tmp_path / wanted[0].out.lstrip("/")).mkdir(parents=True)
-    parts = await nix(lambda n: n.build(FLAKE, wanted, frozenset({HostName("w1")})), {"NIX_REMOTE": str(tmp_path)})
-    check("nix-build-disko", *parts)
-
-
 async def test_nix_pushes_a_closure():
     check("nix-copy-push", *await nix(lambda n: n.copy(SYSTEM, a_host("w1"))))
 

@@ -11,8 +11,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import CopySettings, CopyVia
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.ports.process import Invocation
-from nixkube_deploy.ports.shell import CommandResult, SshInvocation
+from nixkube_deploy.ports.shell import SshInvocation
 from tests.builders import a_host, store_path
 from tests.fakes.process import FakeProcesses
 from tests.fakes.shell import FakeShell
@@ -55,112 +54,6 @@ def an_evaluated(name: str) -> Evaluated:
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-# --- build -----------------------------------------------------------------------------------------------------------
-
-
-async def test_nothing_is_built_when_everything_is_there(world):
-    world.realise(store_path("nixos-system-w1"))
-    built = await world.nix.build(FLAKE, [an_evaluated("w1")], frozenset())
-    assert built.closures[HostName("w1")].out == store_path("nixos-system-w1")
-    assert world.processes.ran == []
-
-
-@pytest.mark.parametrize(
-    ("version", "suffix"),
-    [("nix (Nix) 2.8.0", ""), ("nix (Nix) 2.34.8", "^out"), ("nix (Lix, like Nix) 2.91.1", "^out"), ("?", "^out")],
-)
-async def test_outputs_are_asked_for_as_the_version_wants(tmp_path, version, suffix):
-    world = World(tmp_path)
-    world.processes.answers("nix", "--version", stdout=f"{version}\n")
-    world.processes.answers("nix", "build", exit_code=1)
-    await world.nix.build(FLAKE, [an_evaluated("w1"), an_evaluated("w1")], frozenset())
-    assert world.processes.ran[-1].argv[-1] == data("w1")["drvPath"] + suffix
-    assert world.processes.lines()[-1].count(".drv") == 1
-
-
-FAILED_OLD = """building '{dep}'...
-error: builder for '{dep}' failed with exit code 3;
-       last 2 log lines:
-       > some log line
-       > oops
-       For full logs, run 'nix log {dep}'.
-error: 1 dependencies of derivation '{top}' failed to build
-"""
-FAILED_NEW = """error: Cannot build '{dep}'.
-       Reason: builder failed with exit code 3.
-       Output paths:
-         /nix/store/x
-       Last 2 log lines:
-       > some log line
-       > oops
-error: Cannot build '{top}'.
-       Reason: 1 dependency failed.
-"""
-
-
-@pytest.mark.parametrize("text", [FAILED_OLD, FAILED_NEW], ids=["2.8 and 2.26", "2.34"])
-async def test_a_failed_build_is_blamed_on_the_hosts_that_need_it(world, text):
-    dep, top = f"{store_path('etc')}.drv", data("w1")["drvPath"]
-
-    def build(_invocation: Invocation) -> CommandResult:
-        world.realise(store_path("nixos-system-w2"))
-        drv = world.root / top.lstrip("/")
-        drv.parent.mkdir(parents=True, exist_ok=True)
-        drv.write_text(f'Derive([],[("{dep}",["out"])],[],"","",[],[])')
-        return CommandResult(exit_code=1, stderr=text.format(dep=dep, top=top))
-
-    world.processes.answers("nix", "build", with_=build)
-    built = await world.nix.build(FLAKE, [an_evaluated("w1"), an_evaluated("w2")], frozenset())
-    assert list(built.closures) == ["w2"]
-    failure = built.failures[HostName("w1")]
-    assert failure.kind is FailureKind.BUILD
-    assert failure.message == "w1's system was not built: etc"
-    assert "       > oops" in failure.evidence
-    assert failure.next == f"nix log {dep}"
-
-
-async def test_a_failure_nobody_can_place_is_shown_to_every_host_that_lacks_its_system(world):
-    world.processes.answers("nix", "build", exit_code=1, stderr="error: cannot connect to daemon\n")
-    built = await world.nix.build(FLAKE, [an_evaluated("w1"), an_evaluated("w2")], frozenset())
-    assert {f.message for f in built.failures.values()} == {
-        "w1's system was not built: cannot connect to daemon",
-        "w2's system was not built: cannot connect to daemon",
-    }
-
-
-async def test_a_system_of_another_architecture_names_the_way_out(world):
-    stderr = (
-        "error: a 'aarch64-linux' with features {} is required to build '/nix/store/x.drv', but I am a 'x86_64-linux'\n"
-    )
-    world.processes.answers("nix", "build", exit_code=1, stderr=stderr)
-    built = await world.nix.build(FLAKE, [an_evaluated("w1")], frozenset())
-    assert "aarch64-linux" in built.failures[HostName("w1")].next
-
-
-async def test_a_full_controller_is_told_apart(world):
-    world.processes.answers("nix", "build", exit_code=1, stderr="error: writing to file: No space left on device\n")
-    built = await world.nix.build(FLAKE, [an_evaluated("w1")], frozenset())
-    assert built.failures[HostName("w1")].kind is FailureKind.DISK_FULL
-
-
-async def test_a_host_that_is_to_be_installed_gets_its_disko_script(world):
-    world.realise(store_path("nixos-system-w1"))
-    world.processes.answers(
-        "nix", "build", stdout=json.dumps([{"drvPath": "d", "outputs": {"out": "/nix/store/x-disko"}}])
-    )
-    built = await world.nix.build(FLAKE, [an_evaluated("w1")], frozenset({HostName("w1"), HostName("w9")}))
-    assert built.closures[HostName("w1")].disko == "/nix/store/x-disko"
-
-
-async def test_a_host_without_a_disko_script_is_that_hosts_failure(world):
-    for name in ("w1", "w2"):
-        world.realise(store_path(f"nixos-system-{name}"))
-    world.processes.answers("nix", "build", exit_code=1, stderr="error: attribute 'diskoScript' missing\n")
-    built = await world.nix.build(FLAKE, [an_evaluated("w1"), an_evaluated("w2")], frozenset({HostName("w1")}))
-    assert "disko" in built.failures[HostName("w1")].message
-    assert list(built.closures) == ["w2"]
 
 
 # --- copy ------------------------------------------------------------------------------------------------------------
