@@ -75,7 +75,9 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
     prepared = await with_rights(world, await prepare(world, console.say))
     if request.diff:
         prepared = replace(prepared, differences=await differences(world, prepared, console.say))
-    choices = Choices(bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, digest=target.loaded.digest)
+    choices = Choices(
+        bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, mode=request.mode, digest=target.loaded.digest
+    )
     return Planned(plan=rollout(world.fleet, prepared, choices), prepared=prepared)
 
 

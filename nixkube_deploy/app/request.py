@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nixkube_deploy.inventory.load import Loaded, load_fleet
 from nixkube_deploy.inventory.select import select
+from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
@@ -34,6 +35,8 @@ class Request:
     bootstrap: bool = False
     yes_wipe: frozenset[HostName] = frozenset()
     skip_unreachable: bool = False
+    mode: SwitchMode = SwitchMode.SWITCH
+    """Now and from the next boot on, only one of the two, or a trial."""
     fresh: bool = False
     """Do not take up an unfinished run; plan anew."""
     diff: bool = False

@@ -1,26 +1,32 @@
 """``deploy apply``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nixkube_deploy.cli.options import (
+    DRY_ACTIVATE,
     events_option,
     json_option,
     log_option,
     make_request,
+    mode_option,
     on_option,
     run_async,
     strategy_options,
     yes_option,
 )
 
+if TYPE_CHECKING:
+    from nixkube_deploy.cli.console import TerminalConsole
+
 
 @click.command()
 @click.argument("inventory", metavar="INVENTORY|PLAN.json", type=click.Path(path_type=Path))
 @on_option
 @strategy_options
+@mode_option(DRY_ACTIVATE, tells="; dry-activate: change nothing, say host by host what a switch would stop and start")
 @click.option("--bootstrap", is_flag=True, help="Install NixOS on hosts that do not run it.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
 @click.option("--fresh", is_flag=True, help="Plan anew instead of finishing a run that was cut off.")
@@ -39,6 +45,7 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     \b
     deploy apply inventory.yaml
     deploy apply inventory.yaml --on '@workers&zone=a' --max-unavailable 2
+    deploy apply inventory.yaml --mode boot && deploy reboot inventory.yaml
     deploy plan inventory.yaml -o plan.json && deploy apply plan.json
     """
     from nixkube_deploy.app.commands import apply, apply_saved, resume_only
@@ -52,10 +59,23 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
         skip_unreachable = options.pop("skip_unreachable")
         _refuse_options(on=on, resume=only_resume, **options)
         report = run_async(apply_saved, inventory, skip_unreachable, console)
+    elif options["mode"] == DRY_ACTIVATE:
+        return _dry_activate(inventory, on, console, **options)
     else:
         request = make_request(inventory, on, **options)
         report = run_async(resume_only if only_resume else apply, request, console)
     return console.conclude(report)
+
+
+def _dry_activate(inventory: Path, on: str | None, console: "TerminalConsole", **options: Any) -> int:
+    """Nothing is changed, so nothing is asked and nothing can be taken up. Exits 4 when a host could not tell."""
+    from nixkube_deploy.app.dryrun import dry_activate
+    from nixkube_deploy.cli.tables import show_dry_runs
+
+    del options["mode"]
+    found = run_async(dry_activate, make_request(inventory, on, **options), console)
+    show_dry_runs(console, found)
+    return 4 if any(each.failure is not None for each in found) else 0
 
 
 def _refuse_options(**options: Any) -> None:

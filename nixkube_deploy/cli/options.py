@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from nixkube_deploy.app.request import Request
+    from nixkube_deploy.app.request import Overrides, Request
+    from nixkube_deploy.model.action import SwitchMode
     from nixkube_deploy.model.strategy import Limit
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -52,6 +53,16 @@ def strategy_options(function: F) -> F:
     return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
 
 
+DRY_ACTIVATE = "dry-activate"
+_MODES = "switch: now and from the next boot on (the default); boot: only from the next boot on; test: only now, a "
+_MODES += "reboot goes back"
+
+
+def mode_option(*also: str, tells: str = "") -> Callable[[F], F]:
+    """``--mode``; ``also`` are modes that only one command knows, ``tells`` what they do."""
+    return click.option("--mode", type=click.Choice(["switch", "boot", "test", *also]), help=f"{_MODES}{tells}.")
+
+
 def parse_limit(text: str | None, option: str, least: int = 0) -> "Limit | None":
     """``2`` or ``25%``.
 
@@ -75,6 +86,7 @@ def parse_limit(text: str | None, option: str, least: int = 0) -> "Limit | None"
 def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Request":
     """The request behind a command's options; unknown ones are a bug."""
     from nixkube_deploy.app.request import Overrides, Request
+    from nixkube_deploy.model.action import SwitchMode
     from nixkube_deploy.model.names import HostName
     from nixkube_deploy.model.strategy import OnFailure, RebootPolicy
 
@@ -86,8 +98,33 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
         reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,
         no_drain=options.pop("no_drain", False),
     )
+    mode = SwitchMode(options.pop("mode", None) or SwitchMode.SWITCH)
+    refuse_mode(mode, overrides, bootstrap=options.get("bootstrap", False))
     wipe = frozenset(HostName(name) for name in options.pop("yes_wipe", ()))
-    return Request(inventory=inventory, on=on, overrides=overrides, yes_wipe=wipe, **options)
+    return Request(inventory=inventory, on=on, overrides=overrides, mode=mode, yes_wipe=wipe, **options)
+
+
+def refuse_mode(mode: "SwitchMode", overrides: "Overrides", *, bootstrap: bool) -> None:
+    """What a mode contradicts.
+
+    Raises:
+        UsageError: with the line to type instead.
+    """
+    from nixkube_deploy.model.action import SwitchMode
+    from nixkube_deploy.model.error import UsageError
+    from nixkube_deploy.model.strategy import RebootPolicy
+
+    if mode is SwitchMode.SWITCH:
+        return
+    if bootstrap:
+        raise UsageError(
+            f"--mode {mode} and --bootstrap: a machine is installed as a whole",
+            hint="deploy bootstrap INVENTORY --on HOST first, then the rest with --mode",
+        )
+    if overrides.reboot is RebootPolicy.ALWAYS:
+        instead = "deploy reboot INVENTORY --all afterwards" if mode is SwitchMode.BOOT else "leave one of them out"
+        ends = "reboots nothing" if mode is SwitchMode.BOOT else "ends with a reboot"
+        raise UsageError(f"--mode {mode} {ends}, and --reboot always reboots every host", hint=instead)
 
 
 def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:

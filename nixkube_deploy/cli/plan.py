@@ -9,6 +9,7 @@ from nixkube_deploy.cli.options import (
     inventory_argument,
     json_option,
     make_request,
+    mode_option,
     on_option,
     run_async,
     strategy_options,
@@ -19,6 +20,7 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @on_option
 @strategy_options
+@mode_option()
 @click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
 @click.option("--diff", is_flag=True, help="Show what changes in each closure: packages, sizes, what must travel.")

@@ -71,11 +71,18 @@ def show_dry_runs(console: TerminalConsole, found: Iterable[DryRun]) -> None:
         console.print_json(dry_runs)
         return
     for each in dry_runs:
+        if each.failure is not None:
+            row = OutputRow(host=each.host, exit_code=None, output="", failure=each.failure)
+            console.data.show(output_text(row, console.data.width))
+    alike: dict[tuple[str, ...], list[HostName]] = {}
+    for each in dry_runs:
         nothing = "unchanged" if each.change is ChangeClass.UNCHANGED else "nothing would be stopped or started"
         told = [line for line in each.lines if line.startswith("would ")] or list(each.lines) or [nothing]
-        output = "".join(f"{line}\n" for line in told)
-        row = OutputRow(host=each.host, exit_code=0, output="" if each.failure else output, failure=each.failure)
-        console.data.show(output_text(row, console.data.width))
+        if each.failure is None:
+            alike.setdefault(tuple(told), []).append(each.host)
+    for lines, hosts in alike.items():
+        rest = "".join(f"\n  {line}" for line in lines) if len(lines) > 1 else f" {lines[0]}"
+        console.data.tell(f"{host_list(hosts)}:{rest}")
 
 
 def show_runs(console: TerminalConsole, runs: Iterable[RunSummary]) -> None:

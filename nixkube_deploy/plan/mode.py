@@ -23,9 +23,7 @@ def by_mode(change: Change, facts: HostFacts, closure: Closure, mode: SwitchMode
     there = facts.current is not None and facts.current.path == closure.out
     match mode:
         case SwitchMode.BOOT if facts.profile == closure.profile:
-            waits = (
-                () if there else (f"{short(closure.profile)} is the next boot's system already: a reboot is pending",)
-            )
+            waits = () if there else (f"reboot pending: the next boot starts {short(closure.profile)} already",)
             return Change(kind=ChangeClass.UNCHANGED, reasons=waits)
         case SwitchMode.BOOT:
             return Change(kind=ChangeClass.LIVE, reasons=(ONLY_NEXT_BOOT, *change.reasons))

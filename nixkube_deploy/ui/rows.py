@@ -160,7 +160,8 @@ def planned_row(host: HostPlan, wave: int | None, *, has_tasks: bool) -> HostVie
         return replace(row, state=HostState.SKIPPED, reason=clean(host.problem.message), failure=host.problem)
     if host.skipped:
         return replace(row, state=HostState.SKIPPED, reason=clean(host.skipped))
-    return replace(row, state=HostState.UNCHANGED)
+    told = "; ".join(host.change.reasons) if host.change is not None else ""
+    return replace(row, state=HostState.UNCHANGED, reason=clean(told))
 
 
 def host_row(before: HostView, tasks: Iterable[TaskView], *, ended: bool) -> HostView:

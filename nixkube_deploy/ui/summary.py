@@ -154,7 +154,7 @@ def _cells(host: HostSummary) -> list[Text | str]:
 def _told(host: HostSummary) -> str:
     """The steps that mattered: where it broke, then what took the host's time."""
     if host.state is HostState.UNCHANGED:
-        return "nothing to do"
+        return clean(f"nothing to do: {host.reason}" if host.reason else "nothing to do")
     if host.reason:
         return clean(host.reason)
     broken = [f"{step.step} FAILED" for step in host.steps if step.verdict is Verdict.FAILED]
