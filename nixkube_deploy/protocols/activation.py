@@ -188,6 +188,9 @@ class _Change:
         """What is true is what the host runs; the exit code says why."""
         if isinstance(ended, Overdue):
             raise TaskError(await self._overdue(mode, ended, seen))
+        killed = isinstance(ended, Gone) or ended.exit_code is None
+        if killed and (booted := await transient.outlast_shutdown(self.patient, seen.boot_id, self.say)) is not None:
+            return await self._judge_gone(mode, booted)
         if isinstance(ended, Gone):
             return await self._judge_gone(mode, seen)
         lines = () if ended.exit_code == 0 else await self._read_out(self._unit(mode))
@@ -293,6 +296,9 @@ class _Change:
         if mode.runs_now and seen.current == self.activation.closure:
             return Activated(changed=True, warnings=(f"{why}; it runs the new system",))
         failure = self._failed(Ended(exit_code=None, result=why), seen, ())
+        if rebooted and failure.kind is FailureKind.FELL_BACK:
+            name = self.activation.host.name
+            failure = replace(failure, message=f"{name} rebooted in the middle of the switch, into its old system")
         raise TaskError(replace(failure, transient=mode is SwitchMode.BOOT))
 
     def _failed(self, ended: Ended, seen: Situation, lines: tuple[str, ...]) -> Failure:

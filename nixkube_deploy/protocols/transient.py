@@ -13,8 +13,9 @@ from typing import Final
 import anyio
 
 from nixkube_deploy.model.names import RunId, StorePath
+from nixkube_deploy.ports.shell import OnLine
 from nixkube_deploy.protocols.patience import PatientShell, pauses
-from nixkube_deploy.protocols.situation import DEAD_MAN, PREFIX
+from nixkube_deploy.protocols.situation import DEAD_MAN, PREFIX, Situation
 
 _PROPERTIES: Final = "--property=LoadState,ActiveState,SubState,Result,ExecMainStatus"
 _JOURNAL_LINES: Final = "40"
@@ -120,6 +121,22 @@ async def follow(patient: PatientShell, unit: str, *, waited: float = 0.0, timer
             return Gone()
         if patient.clock.monotonic() > give_up:
             return Overdue(seconds=limit)
+        await anyio.sleep(pause)
+    raise AssertionError("pauses never end")
+
+
+async def outlast_shutdown(patient: PatientShell, boot_id: str, say: OnLine) -> Situation | None:
+    """Where a unit died because its host is going down: the next boot. None: the host is not going down."""
+    command = ("systemctl", "is-system-running")
+    if (await patient.run(*command)).stdout.strip() != "stopping":
+        seen = await patient.look()
+        return None if seen.boot_id == boot_id else seen
+    say("the host is shutting down; waiting for its next boot")
+    give_up = patient.clock.monotonic() + patient.host.policy.reboot_timeout
+    for pause in pauses():
+        seen = await patient.look()
+        if seen.boot_id != boot_id or patient.clock.monotonic() > give_up:
+            return seen
         await anyio.sleep(pause)
     raise AssertionError("pauses never end")
 

@@ -13,6 +13,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.model.strategy import HostPolicy
 from nixkube_deploy.ports.activator import Activated, Activation
+from nixkube_deploy.ports.shell import CommandResult
 from nixkube_deploy.protocols.activation import NativeActivator
 from nixkube_deploy.protocols.launch import WAY_BACK_FILE
 from nixkube_deploy.protocols.probe import PROFILE, TESTED
@@ -411,6 +412,21 @@ async def test_a_reboot_in_the_middle_is_judged_by_what_came_up():
             assert "rebooted" in (await activate(shell)).warnings[0]
         else:
             assert (await failure_of(shell)).kind is kind
+
+
+@pytest.mark.parametrize(("into", "message"), [(NEW, ""), (OLD, "rebooted in the middle of the switch")])
+async def test_a_switch_that_a_shutdown_kills_is_judged_after_the_next_boot(into, message):
+    host = NixosHost(OLD, switches=[Switch(code=None)])
+
+    def going_down(_host, _command):
+        host.reboot(into)
+        return CommandResult(exit_code=1, stdout="stopping\n")
+
+    shell = host.shell().answers("systemctl", "is-system-running", with_=going_down, times=1)
+    if message:
+        assert message in (await failure_of(shell)).message
+    else:
+        assert "rebooted" in (await activate(shell)).warnings[0]
 
 
 async def test_a_dead_man_that_fires_during_the_switch_is_named():
