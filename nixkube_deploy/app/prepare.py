@@ -6,7 +6,9 @@ import anyio
 
 from nixkube_deploy.app.specialisation import specialised
 from nixkube_deploy.app.survey import OnStep, Survey, refuse_without_cluster, silent, survey
+from nixkube_deploy.app.target import build_on_targets
 from nixkube_deploy.app.world import World
+from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
@@ -36,7 +38,7 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
         halves.survey = await survey(world, hosts, say)
 
     async def think() -> None:
-        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts)
+        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
         say(f"evaluated {len(halves.evaluation.hosts)} of {len(hosts)} hosts")
 
     async with anyio.create_task_group() as group:
@@ -56,11 +58,31 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
 
 
 async def _build(world: World, found: Survey, evaluation: Evaluation, say: OnStep) -> Built:
-    wanted: list[Evaluated] = [e for name, e in evaluation.hosts.items() if name in found.facts]
+    """Here and on the hosts at the same time."""
+    there: list[Evaluated] = []
+    here: list[Evaluated] = []
+    for name, one in evaluation.hosts.items():
+        if name in found.facts:
+            on_target = world.fleet.hosts[name].build_on is BuildOn.TARGET
+            (there if on_target else here).append(one)
     bare = frozenset(name for name, facts in found.facts.items() if not facts.runs_nixos)
-    built = await world.store.build(world.fleet.flake, wanted, bare, say)
-    say(f"built {len(built.closures)} of {len(wanted)} closures")
-    return built
+    parts: list[Built] = []
+
+    async def on_controller() -> None:
+        parts.append(await world.store.build(world.fleet.flake, here, bare, say))
+
+    async def on_hosts() -> None:
+        parts.append(await build_on_targets(world, there, found.facts, say))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(on_controller)
+        group.start_soon(on_hosts)
+    closures = {name: closure for part in parts for name, closure in part.closures.items()}
+    say(f"built {len(closures)} of {len(here) + len(there)} closures")
+    return Built(
+        closures={name: closures[name] for name in evaluation.hosts if name in closures},
+        failures={name: failure for part in parts for name, failure in part.failures.items()},
+    )
 
 
 def _first_problem(

@@ -50,6 +50,10 @@ class Store(Protocol):
         """Build what is missing in one ``nix build``; ``installs`` also get their disko script."""
         ...
 
+    async def build_on(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:
+        """Build a host's system on the host itself, whose store alone holds it then; raises TaskError (BUILD, ...)."""
+        ...
+
     async def contents(self, path: StorePath) -> SystemContents | None:
         """What a system in the controller's store is made of; None when it is not there (any more)."""
         ...

@@ -13,9 +13,10 @@ from nixkube_deploy.backends.nix.builder import NixBuilder
 from nixkube_deploy.backends.nix.copier import NixCopier
 from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
 from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluator import NixEvaluator
+from nixkube_deploy.backends.nix.evaluator import NixEvaluator, flake_flags
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
+from nixkube_deploy.backends.nix.target import TargetBuilder
 from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.facts import SystemContents
@@ -32,6 +33,8 @@ class NixSettings:
 
     evaluation: EvaluationSettings = EvaluationSettings()
     build: BuildSettings = BuildSettings()
+    roots: Path | None = None
+    """Where links keep what was built from the garbage collector, for as long as the directory exists."""
     eval_jobs: str = ""
     """``nix-eval-jobs``, where there is one."""
     evaluations: Path | None = None
@@ -61,7 +64,8 @@ class NixCli:
             cache=EvaluationCache(settings.evaluations, self._files) if settings.evaluations else None,
             environ=environ,
         )
-        self._builder = NixBuilder(nix, self._files, settings.build)
+        self._builder = NixBuilder(nix, self._files, settings.build, settings.roots, flake_flags(settings.evaluation))
+        self._target = TargetBuilder(nix, ssh_options, shell)
         self._copier = NixCopier(nix, ssh_options, shell)
 
     async def state(self, flake: str) -> FlakeState:
@@ -78,9 +82,13 @@ class NixCli:
         """Build what is missing; see ``NixBuilder``."""
         return await self._builder.build(flake, wanted, installs, on_line)
 
+    async def build_on(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:
+        """Build a host's system on the host itself; see ``TargetBuilder``."""
+        await self._target.build(host, one, on_line)
+
     async def contents(self, path: StorePath) -> SystemContents | None:
         """What a system is made of, if this controller still has it."""
-        if not self._files.holds(path):
+        if path not in await self._builder.valid([path]):
             return None
         return await anyio.to_thread.run_sync(self._files.contents, path)
 
