@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from tests.real.bed import systemd
 from tests.real.bed.host import RealHost
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def prepare_host(fleet: "RealFleet", host: RealHost, options: HostOptions, first
     d = host.directory
     template = fleet.directory / "run" / "template"
     fleet.inside(
-        f"mkdir -p {d}/etc {d}/etc.work {d}/var/log {d}/var/lib {d}/home {d}/root/.ssh {d}/nix {d}/boot\n"
+        f"mkdir -p {d}/etc {d}/etc.work {d}/var/log {d}/var/lib {d}/home {d}/root/.ssh {d}/nix {d}/boot {d}/units\n"
         f"mount -t tmpfs -o mode=755,size={options.store} tmpfs {d}/nix\n"
         f"mount -t tmpfs -o mode=755,size={options.boot} tmpfs {d}/boot\n"
         f"cp -a {template}/nix/. {d}/nix\n"
@@ -80,6 +81,9 @@ def prepare_host(fleet: "RealFleet", host: RealHost, options: HostOptions, first
     disk = host.disk
     (disk / "boot-delay").write_text("0.2\n")
     _etc(fleet, host, options, disk / "etc")
+    if host.tier == 2:
+        systemd.write_units(disk / "units")
+        systemd.write_etc(disk / "etc")
     public = Path(f"{fleet.key}.pub").read_text()
     _keys(disk / "root", public, 0)
     _keys(disk / "home" / "deploy", public, DEPLOY_UID)
