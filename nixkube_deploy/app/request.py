@@ -1,11 +1,13 @@
 """What the user asked for, parsed once by the command line; and the fleet it leaves."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from nixkube_deploy.inventory.load import Loaded, load_fleet
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.model.action import SwitchMode
+from nixkube_deploy.model.building import BuildOn, BuildSettings
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
@@ -14,7 +16,7 @@ from nixkube_deploy.model.strategy import HostPolicy, Limit, OnFailure, RebootPo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overrides:
-    """Strategy settings from the command line; None leaves the inventory's."""
+    """Settings from the command line; None leaves the inventory's."""
 
     canary: int | None = None
     max_unavailable: Limit | None = None
@@ -22,6 +24,12 @@ class Overrides:
     on_failure: OnFailure | None = None
     reboot: RebootPolicy | None = None
     no_drain: bool = False
+    max_jobs: int | None = None
+    cores: int | None = None
+    builders: str | None = None
+    nix_options: Mapping[str, str] = field(default_factory=dict)
+    """Added to the inventory's ``build.options``."""
+    build_on: BuildOn | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,7 @@ def _override(fleet: Fleet, overrides: Overrides) -> Fleet:
     return replace(
         fleet,
         strategy=_override_strategy(strategy, overrides),
+        build=_override_build(fleet.build, overrides),
         groups=groups,
         hosts={name: _override_host(host, overrides) for name, host in fleet.hosts.items()},
     )
@@ -91,8 +100,17 @@ def _override_strategy(strategy: Strategy, overrides: Overrides) -> Strategy:
     )
 
 
+def _override_build(build: BuildSettings, overrides: Overrides) -> BuildSettings:
+    return BuildSettings(
+        max_jobs=build.max_jobs if overrides.max_jobs is None else overrides.max_jobs,
+        cores=build.cores if overrides.cores is None else overrides.cores,
+        builders=build.builders if overrides.builders is None else overrides.builders,
+        options={**build.options, **overrides.nix_options},
+    )
+
+
 def _override_host(host: Host, overrides: Overrides) -> Host:
-    return replace(host, policy=_override_policy(host.policy, overrides))
+    return replace(host, policy=_override_policy(host.policy, overrides), build_on=overrides.build_on or host.build_on)
 
 
 def _override_policy(policy: HostPolicy, overrides: Overrides) -> HostPolicy:

@@ -7,6 +7,7 @@ import click
 
 from nixkube_deploy.cli.options import (
     acting_options,
+    build_options,
     inventory_argument,
     make_request,
     run_async,
@@ -17,8 +18,9 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @click.option("--on", metavar="SELECTOR", required=True, help="The machines to install.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@build_options
 @acting_options
-def command(inventory: Path, on: str, yes_wipe: tuple[str, ...], **watching: Any) -> int:
+def command(inventory: Path, on: str, **options: Any) -> int:
     """Install NixOS on bare or foreign machines with nixos-anywhere, several at once, phase by phase.
 
     The disks named in the inventory are wiped. A machine that is a member of the cluster, or is not the one the
@@ -31,6 +33,6 @@ def command(inventory: Path, on: str, yes_wipe: tuple[str, ...], **watching: Any
     from nixkube_deploy.app.commands import apply
     from nixkube_deploy.cli.console import open_console
 
-    console = open_console(**watching)
-    request = make_request(inventory, on, bootstrap=True, yes_wipe=yes_wipe)
+    console = open_console(**{name: options.pop(name) for name in ("yes", "as_json", "events", "log")})
+    request = make_request(inventory, on, bootstrap=True, **options)
     return console.conclude(run_async(apply, request, console))

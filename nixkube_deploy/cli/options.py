@@ -63,6 +63,25 @@ def mode_option(*also: str, tells: str = "") -> Callable[[F], F]:
     return click.option("--mode", type=click.Choice(["switch", "boot", "test", *also]), help=f"{_MODES}{tells}.")
 
 
+def build_options(function: F) -> F:
+    """How and where systems are built, by the names that Nix itself gives these options."""
+    decorators = (
+        click.option(
+            "--build-on",
+            type=click.Choice(["controller", "target"]),
+            help="Where systems are built: here (and on its remote builders), or each on its own host.",
+        ),
+        click.option("--max-jobs", "-j", type=click.IntRange(min=0), help="Builds side by side; 0: remote ones only."),
+        click.option("--cores", type=click.IntRange(min=0), help="Processors one build may use; 0: all."),
+        click.option("--builders", metavar="TEXT", help="Remote builders, as in nix.conf; '' for none."),
+        click.option(
+            "--option", "nix_options", type=(str, str), metavar="NAME VALUE", multiple=True,
+            help="Any other nix.conf setting for building; repeatable.",
+        ),
+    )  # fmt: skip
+    return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+
 def parse_limit(text: str | None, option: str, least: int = 0) -> "Limit | None":
     """``2`` or ``25%``.
 
@@ -87,6 +106,7 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
     """The request behind a command's options; unknown ones are a bug."""
     from nixkube_deploy.app.request import Overrides, Request
     from nixkube_deploy.model.action import SwitchMode
+    from nixkube_deploy.model.building import BuildOn
     from nixkube_deploy.model.names import HostName
     from nixkube_deploy.model.strategy import OnFailure, RebootPolicy
 
@@ -97,6 +117,11 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
         on_failure=OnFailure(value) if (value := options.pop("on_failure", None)) else None,
         reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,
         no_drain=options.pop("no_drain", False),
+        max_jobs=options.pop("max_jobs", None),
+        cores=options.pop("cores", None),
+        builders=options.pop("builders", None),
+        nix_options=dict(options.pop("nix_options", ())),
+        build_on=BuildOn(value) if (value := options.pop("build_on", None)) else None,
     )
     mode = SwitchMode(options.pop("mode", None) or SwitchMode.SWITCH)
     refuse_mode(mode, overrides, bootstrap=options.get("bootstrap", False))

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from nixkube_deploy.cli.options import (
+    build_options,
     inventory_argument,
     json_option,
     make_request,
@@ -20,6 +21,7 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @on_option
 @strategy_options
+@build_options
 @mode_option()
 @click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")
 @click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")

@@ -19,6 +19,7 @@ from nixkube_deploy.lab.tools.workshop import Options, Parsed, ToolCall, ToolErr
 VERSION = "2.28.5"
 _ATTRIBUTE = re.compile(r'nixosConfigurations\.(?:"([^"]+)"|([A-Za-z0-9_-]+))(?:\.(.*))?')
 _ROW = re.compile(r'\[((?: "(?:[^"\\]|\\.)*")+) \]')
+_GET_FLAKE = re.compile(r'\(builtins\.getFlake "([^"\\]+)"\)\.nixosConfigurations;')
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _KEYS = re.compile(r"\b(drvPath|out|outPath|system)\s*=")
 _TOPLEVEL = "config.system.build.toplevel"
@@ -33,7 +34,7 @@ _GLOBAL_SWITCHES = (
 _GLOBAL_VALUES = {
     "--extra-experimental-features": 1, "--experimental-features": 1, "--option": 2, "--log-format": 1,
     "--max-jobs": 1, "-j": 1, "--cores": 1, "--builders": 1, "--timeout": 1, "--max-silent-time": 1,
-    "--apply": 1, "--out-link": 1, "-o": 1, "--eval-store": 1, "--store": 1, "--override-input": 2,
+    "--apply": 1, "--expr": 1, "--out-link": 1, "-o": 1, "--eval-store": 1, "--store": 1, "--override-input": 2,
 }  # fmt: skip
 
 
@@ -126,9 +127,12 @@ async def _metadata(call: ToolCall, parsed: Parsed, reference: str) -> int:
 
 
 async def _eval(call: ToolCall, parsed: Parsed) -> int:
-    reference, attribute = _installable(parsed)
-    flake = read_flake(locate(reference, call.cwd))
-    value = _evaluated(call, flake, attribute, parsed.value("--apply"))
+    expression = parsed.value("--expr")
+    if expression is not None and (found := _GET_FLAKE.search(expression)) is not None:
+        value = _pass(call, read_flake(locate(found[1], call.cwd)), "nixosConfigurations", expression)
+    else:
+        reference, attribute = _installable(parsed)
+        value = _evaluated(call, read_flake(locate(reference, call.cwd)), attribute, parsed.value("--apply"))
     await asyncio.sleep(0.05)
     if parsed.has("--raw"):
         call.out(value if isinstance(value, str) else json.dumps(value))
