@@ -1,6 +1,6 @@
 """NixCli against the nix on this machine, in a store of its own, with a flake that needs no nixpkgs.
 
-Skipped where there is no nix. Copies go through a stand-in ``ssh`` that runs the remote half here, in a second store.
+Skipped where there is no nix. Copies are ``test_nix_copy``'s.
 """
 
 import os
@@ -60,37 +60,24 @@ FLAKE = """
 }
 """
 
-SSH = """#!/bin/sh
-while [ $# -gt 0 ]; do case "$1" in *nix-store*) break ;; esac; shift; done
-NIX_REMOTE={remote} exec sh -c "$*"
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:
     nix: NixCli
     flake: str
     root: Path
-    remote: Path
-    shell: FakeShell
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "flake").mkdir()
     (tmp_path / "flake/flake.nix").write_text(FLAKE)
-    (tmp_path / "bin").mkdir()
-    ssh = tmp_path / "bin/ssh"
-    ssh.write_text(SSH.format(remote=tmp_path / "remote"))
-    ssh.chmod(0o755)
     folders = "".join(f" {folder}" for folder in ("/bin", "/lib", "/lib64", "/usr") if Path(folder).exists())
-    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     monkeypatch.setenv("NIX_REMOTE", str(tmp_path / "root"))
     monkeypatch.setenv("NIX_CONFIG", f"build-users-group =\nsubstituters =\nsandbox-paths ={folders}\n")
     monkeypatch.setenv("HOME", str(tmp_path))
-    shell = FakeShell().answers("test", exit_code=1)
-    nix = NixCli(LocalProcesses(), ssh_of, shell, environ=os.environ)
-    yield Place(nix, f"path:{tmp_path}/flake", tmp_path / "root", tmp_path / "remote", shell)
+    nix = NixCli(LocalProcesses(), ssh_of, FakeShell(), environ=os.environ)
+    yield Place(nix, f"path:{tmp_path}/flake", tmp_path / "root")
     subprocess.run(["chmod", "-R", "u+w", tmp_path], check=True)
 
 
@@ -141,21 +128,3 @@ async def test_systems_are_built_and_read_and_culprits_named(place):
     failure = built.failures[HostName("fails")]
     assert "broken-part" in failure.message
     assert any("oops" in line for line in failure.evidence)
-
-
-async def test_a_closure_is_copied_once(place):
-    evaluation = await place.nix.evaluate(place.flake, [a_host("n1")])
-    built = await place.nix.build(place.flake, list(evaluation.hosts.values()), frozenset())
-    out = built.closures[HostName("n1")].out
-    assert await place.nix.copy(out, a_host("n1"))
-    assert (place.remote / out.lstrip("/")).is_dir()
-    place.shell.answers("test", "-e", exit_code=0)
-    assert not await place.nix.copy(out, a_host("n1"))
-
-
-async def test_a_path_that_was_never_built_cannot_be_copied(place):
-    evaluation = await place.nix.evaluate(place.flake, [a_host("n1")])
-    with pytest.raises(TaskError) as caught:
-        await place.nix.copy(evaluation.hosts[HostName("n1")].out, a_host("n1"))
-    assert caught.value.failure.kind is FailureKind.COPY
-    assert not caught.value.failure.transient

@@ -345,7 +345,7 @@ def openssh_sshd() -> str | None:
 
 
 @asynccontextmanager
-async def real_sshd(directory: Path, settings: str = "") -> AsyncIterator[Sshd]:
+async def real_sshd(directory: Path, settings: str = "", *, log: Path | None = None) -> AsyncIterator[Sshd]:
     """OpenSSH's server on a high port of loopback, as the current user, with keys of its own."""
     program = openssh_sshd()
     assert program is not None
@@ -362,7 +362,10 @@ async def real_sshd(directory: Path, settings: str = "") -> AsyncIterator[Sshd]:
     if os.geteuid() == 0:
         await anyio.Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     server = await asyncio.create_subprocess_exec(
-        program, "-D", "-e", "-f", str(directory / "sshd_config"), stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        program,
+        *("-D", *(("-E", str(log)) if log is not None else ("-e",)), "-f", str(directory / "sshd_config")),
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     user = os.environ.get("USER") or "root"
     try:

@@ -107,7 +107,7 @@ CASES = (
     refused("w2:build-fails", Kind.BUILD, "the build was told to fail"),
     refused("w2:disk-full=boot", Kind.DISK_FULL, "/boot of w2 has 0 B free", changes=REBOOT),
     # Found while closures are staged.
-    not_copied("w2:disk-full", Kind.DISK_FULL, "No space left on device"),
+    not_copied("w2:disk-full", Kind.DISK_FULL, "does not fit on w2"),
     not_copied("w2:copy-fails", Kind.COPY, "Broken pipe"),
     not_copied("w2:copy-unsigned", Kind.COPY, "lacks a signature"),
     # Survived.

@@ -3,6 +3,7 @@
 It holds no behaviour of its own.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from nixkube_deploy.backends.nix.builder import NixBuilder
+from nixkube_deploy.backends.nix.closures import NixClosures
 from nixkube_deploy.backends.nix.copier import NixCopier
 from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
 from nixkube_deploy.backends.nix.evalcache import EvaluationCache
@@ -17,6 +19,7 @@ from nixkube_deploy.backends.nix.evaluator import NixEvaluator, flake_flags
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.backends.nix.target import TargetBuilder
+from nixkube_deploy.backends.nix.wire import Wires
 from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.facts import SystemContents
@@ -24,7 +27,7 @@ from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.ports.nix import Built, Evaluation
 from nixkube_deploy.ports.process import Processes
-from nixkube_deploy.ports.shell import OnLine, Shell, SshOptions
+from nixkube_deploy.ports.shell import OnLine, SshOptions, StreamingShell
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,8 @@ class NixSettings:
     """``nix-eval-jobs``, where there is one."""
     evaluations: Path | None = None
     """Where evaluations are kept from one run to the next."""
+    wires: Path | None = None
+    """A private folder through which copies find the kept connections; without it every copy logs in by itself."""
 
 
 class NixCli:
@@ -48,7 +53,7 @@ class NixCli:
         self,
         processes: Processes,
         ssh_options: SshOptions,
-        shell: Shell,
+        shell: StreamingShell,
         *,
         program: str = "nix",
         environ: Mapping[str, str],
@@ -65,8 +70,10 @@ class NixCli:
             environ=environ,
         )
         self._builder = NixBuilder(nix, self._files, settings.build, settings.roots, flake_flags(settings.evaluation))
-        self._target = TargetBuilder(nix, ssh_options, shell)
-        self._copier = NixCopier(nix, ssh_options, shell)
+        closures = NixClosures(nix, self._files, shell)
+        wires = Wires(shell, settings.wires, environ.get("PATH", os.defpath)) if settings.wires else None
+        self._target = TargetBuilder(nix, ssh_options, shell, wires)
+        self._copier = NixCopier(nix, ssh_options, shell, closures, wires)
 
     async def state(self, flake: str) -> FlakeState:
         """Which flake this is now; see ``NixEvaluator``."""
@@ -97,5 +104,5 @@ class NixCli:
         return await anyio.to_thread.run_sync(self._files.specialisations, path)
 
     async def copy(self, path: StorePath, host: Host, on_line: OnLine | None = None) -> bool:
-        """Bring a closure to a host; see ``NixCopier``."""
+        """Bring a closure to a host; see ``NixCopier``. What was built there is there, and needs no copy."""
         return await self._copier.copy(path, host, on_line)

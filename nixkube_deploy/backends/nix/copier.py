@@ -1,64 +1,111 @@
 """Bringing closures to hosts: pushed with ``nix copy``, or pulled by the host from a cache. It builds nothing."""
 
-import re
+from collections.abc import Mapping
 from typing import Final
 
-from nixkube_deploy.backends.nix import diagnosis
+from nixkube_deploy.backends.nix.closures import NixClosures
+from nixkube_deploy.backends.nix.copy_diagnosis import copy_failure, not_here
 from nixkube_deploy.backends.nix.program import NixProgram
+from nixkube_deploy.backends.nix.room import Found, HostStores, check_room, needed
+from nixkube_deploy.backends.nix.target import store_url
+from nixkube_deploy.backends.nix.transfer import Transfer, amount
+from nixkube_deploy.backends.nix.wire import Wires
 from nixkube_deploy.model.error import TaskError
-from nixkube_deploy.model.fleet import CopyVia, Host
+from nixkube_deploy.model.fleet import CopyVia, Host, Privilege
 from nixkube_deploy.model.names import StorePath
-from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshOptions
+from nixkube_deploy.model.packages import StoredPath
+from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshInvocation, SshOptions
 
 _COPY_TIMEOUT: Final = 3600.0
-_COPIED: Final = re.compile(r"^copying path ", re.MULTILINE)
+
+LARGEST_KEPT: Final = 16 * 1024**2
+"""Bytes that travel over the kept connection. It saves a login, but encrypts all hosts' bytes in this one process:
+beyond about this size per host, OpenSSH processes beside each other are faster (docs/decisions/0013)."""
 
 
 class NixCopier:
-    """Copies over the controller's ``nix`` and the fleet's SSH."""
+    """Copies over the controller's ``nix`` and the fleet's SSH. Without ``wires`` every copy logs in by itself."""
 
-    def __init__(self, program: NixProgram, ssh_options: SshOptions, shell: Shell) -> None:
+    def __init__(
+        self, program: NixProgram, ssh_options: SshOptions, shell: Shell, closures: NixClosures, wires: Wires | None
+    ) -> None:
         self._program, self._ssh_options, self._shell = program, ssh_options, shell
+        self._closures, self._wires, self._stores = closures, wires, HostStores(shell)
 
     async def copy(self, path: StorePath, host: Host, on_line: OnLine | None = None) -> bool:
-        """Bring a closure to a host; False when it was there already.
-
-        Whether it was there is asked over the kept connection (milliseconds; ``nix path-info`` would cost a second
-        SSH login), but only to tell: a path can lie there half written, so the copy always runs, and corrects that.
+        """Bring a closure to a host; False when it was there already, which costs one round trip.
 
         Raises:
             TaskError: COPY, DISK_FULL, HOST_KEY, AUTHENTICATION, PRIVILEGE, UNREACHABLE.
         """
-        was_there = (await self._shell.run(host, Command(argv=("test", "-e", path)))).ok
-        copy = self._pull if host.copy.via is CopyVia.CACHE else self._push
-        result = await copy(path, host, on_line)
+        closure = await self._closures.stored([path])
+        found = await self._stores.look(host, path, closure)
+        if not found.missing:
+            return False
+        pulls = host.copy.via is CopyVia.CACHE
+        if path not in closure and not pulls:
+            raise TaskError(not_here(host, path))
+        found = await self._with_room(host, path, closure, found, on_line)
+        size = needed(found, closure)
+        fetches = pulls or host.copy.substitute
+        transfer = Transfer(host, len(found.missing), size, on_line, fetches=fetches)
+        work = self._pull(path, host, transfer) if pulls else self._push(path, host, size, transfer)
+        result = await transfer.during(work)
         if not result.ok:
-            raise TaskError(diagnosis.copy_failure(host, path, result))
-        return not was_there or bool(_COPIED.search(result.stderr))
+            raise TaskError(copy_failure(host, path, result))
+        transfer.end()
+        return True
 
-    async def _push(self, path: StorePath, host: Host, on_line: OnLine | None) -> CommandResult:
+    async def _with_room(
+        self,
+        host: Host,
+        path: StorePath,
+        closure: Mapping[StorePath, StoredPath],
+        found: Found,
+        on_line: OnLine | None,
+    ) -> Found:
+        """The same look, or the one after the garbage was collected: what was missing may have become more."""
+        try:
+            check_room(host, found, needed(found, closure))
+        except TaskError:
+            if host.copy.collect_garbage is None:
+                raise
+        else:
+            return found
+        tell = on_line or (lambda _line: None)
+        did = await self._stores.collect_garbage(host, tell)
+        after = await self._stores.look(host, path, closure)
+        freed = max(0, (after.free or 0) - (found.free or 0))
+        tell(f"{did}: {amount(freed)} freed")
+        check_room(host, after, needed(after, closure), f"{did}: {amount(freed)} freed; nothing was copied")
+        return after
+
+    async def _push(self, path: StorePath, host: Host, size: int, transfer: Transfer) -> CommandResult:
         """``ssh://``, not ``ssh-ng://``: only it lets root receive paths that nobody signed."""
         ssh = self._ssh_options(host)
         substitute = ("--substitute-on-destination",) if host.copy.substitute else ()
-        return await self._program.run(
-            "copy",
-            "--to",
-            f"ssh://{_bracketed(ssh.destination)}",
-            *substitute,
-            path,
-            env={"NIX_SSHOPTS": ssh.spaced()},
-            timeout=_COPY_TIMEOUT,
-            on_line=on_line,
-        )
 
-    async def _pull(self, path: StorePath, host: Host, on_line: OnLine | None) -> CommandResult:
+        async def run(environ: Mapping[str, str]) -> CommandResult:
+            return await self._program.run(
+                *("copy", "--to", store_url(ssh), *substitute, path),
+                env={**environ, "NIX_SSHOPTS": ssh.spaced()},
+                timeout=_COPY_TIMEOUT,
+                on_line=transfer.hear,
+            )
+
+        if self._wires is None:
+            return await run({})
+        if size <= LARGEST_KEPT or _rises(host, ssh):
+            return await self._wires.kept(host, ssh.destination, transfer.moved, run)
+        return await self._wires.counted(ssh.destination, transfer.moved, run)
+
+    async def _pull(self, path: StorePath, host: Host, transfer: Transfer) -> CommandResult:
         """The host fetches from the cache itself; ``nix-store`` works there whatever features are enabled."""
         cache = ("--option", "extra-substituters", host.copy.cache) if host.copy.cache else ()
         command = Command(argv=("nix-store", "--realise", path, *cache), privileged=True, timeout=_COPY_TIMEOUT)
-        return await self._shell.run(host, command, on_line)
+        return await self._shell.run(host, command, transfer.hear)
 
 
-def _bracketed(destination: str) -> str:
-    """``user@host`` for a URL: an IPv6 address stands in brackets there."""
-    user, at, address = destination.rpartition("@")
-    return f"{user}{at}[{address}]" if ":" in address and not address.startswith("[") else destination
+def _rises(host: Host, ssh: SshInvocation) -> bool:
+    """Whether the far end becomes root by the host's ``privilege``, which a login of Nix's own cannot."""
+    return host.privilege is not Privilege.NONE and not ssh.destination.startswith("root@")

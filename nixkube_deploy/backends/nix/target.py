@@ -12,9 +12,10 @@ from typing import Final
 from nixkube_deploy.backends.nix import internal_json
 from nixkube_deploy.backends.nix.build_diagnosis import build_failure, causes
 from nixkube_deploy.backends.nix.builder import BUILD_TIMEOUT
-from nixkube_deploy.backends.nix.diagnosis import copy_failure
+from nixkube_deploy.backends.nix.copy_diagnosis import copy_failure
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.progress import Follower
+from nixkube_deploy.backends.nix.wire import Wires
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host
@@ -29,8 +30,8 @@ _SEND_TIMEOUT: Final = 3600.0
 class TargetBuilder:
     """Builds over a host's own Nix. Signatures are of no concern: a derivation's path is a hash of its content."""
 
-    def __init__(self, program: NixProgram, ssh_options: SshOptions, shell: Shell) -> None:
-        self._program, self._ssh_options, self._shell = program, ssh_options, shell
+    def __init__(self, program: NixProgram, ssh_options: SshOptions, shell: Shell, wires: Wires | None = None) -> None:
+        self._program, self._ssh_options, self._shell, self._wires = program, ssh_options, shell, wires
 
     async def build(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:
         """Realise the host's system in its own store, and keep it from the garbage collector there.
@@ -50,6 +51,7 @@ class TargetBuilder:
         return (await self._shell.run(host, Command(argv=("sh", "-c", f"{check} && {keep}"), privileged=True))).ok
 
     async def _send(self, host: Host, one: Evaluated) -> None:
+        """Over the kept connection where there is a way: derivations are many and small."""
         ssh = self._ssh_options(host)
 
         async def run(environ: Mapping[str, str]) -> CommandResult:
@@ -59,7 +61,8 @@ class TargetBuilder:
                 timeout=_SEND_TIMEOUT,
             )
 
-        result = await run({})
+        wires = self._wires
+        result = await (wires.kept(host, ssh.destination, lambda _size: None, run) if wires else run({}))
         if not result.ok:
             failure = copy_failure(host, one.drv, result)
             message = failure.message.replace("the closure could not be copied", "the derivations could not be sent", 1)

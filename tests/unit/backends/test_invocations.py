@@ -4,7 +4,9 @@ The answers are tests/golden/invocations/*.txt. UPDATE_GOLDEN=1 rewrites them; r
 """
 
 import contextlib
+import json
 import os
+import re
 import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -13,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
-from nixkube_deploy.backends.nix.cli import NixCli
+from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
 from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.model.action import InstallNixos, InstallPhase, SwitchMode, WayBack
+from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import BootstrapSettings, CopySettings, CopyVia, Host, Privilege
@@ -75,11 +78,19 @@ async def quietly(call: Awaitable[object]) -> None:
 # --- nix -------------------------------------------------------------------------------------------------------------
 
 
-async def nix(do: Callable[[NixCli], Awaitable[object]], environ: dict[str, str] | None = None) -> tuple[str, ...]:
-    processes = FakeProcesses().answers("nix", "--version", stdout="nix (Nix) 2.28.5\n")
+async def nix(
+    do: Callable[[NixCli], Awaitable[object]],
+    environ: dict[str, str] | None = None,
+    *,
+    settings: NixSettings | None = None,
+    processes: FakeProcesses | None = None,
+    shell: FakeShell | None = None,
+) -> tuple[str, ...]:
+    processes = (processes or FakeProcesses()).answers("nix", "--version", stdout="nix (Nix) 2.28.5\n")
+    processes.answers("nix-eval-jobs", stdout="--select --apply --override-input")
     processes.answers("nix", "flake", stdout='{"locked": {"narHash": "sha256-AAAA"}}').answers("nix", exit_code=1)
-    shell = FakeShell().answers("test", exit_code=1).answers("nix-store", exit_code=1)
-    await quietly(do(NixCli(processes, ssh, shell, environ=environ or {"NIX_REMOTE": "/nowhere"})))
+    shell = (shell or FakeShell()).answers("test", exit_code=1).answers("nix-store", exit_code=1)
+    await quietly(do(NixCli(processes, ssh, shell, environ=environ or {"NIX_REMOTE": "/nowhere"}, settings=settings)))
     return tuple(told(i) for i in processes.ran) + tuple(told_remote(r) for r in shell.ran)
 
 
@@ -93,23 +104,86 @@ async def test_nix_evaluates_all_hosts_at_once():
     check("nix-evaluate", *(await nix(lambda n: n.evaluate(FLAKE, hosts)))[:2])
 
 
-async def test_nix_evaluates_hosts_one_by_one_to_name_the_culprits():
-    parts = await nix(lambda n: n.evaluate(FLAKE, [a_host("w1"), a_host('q"${x}')]))
-    check("nix-evaluate-culprits", *parts[:2], *sorted(parts[2:]))
+async def test_nix_evaluates_with_overrides_and_impurely_when_asked():
+    evaluation = EvaluationSettings(impure=True, override_inputs={"nixpkgs": "path:/src/nixpkgs"})
+    parts = await nix(lambda n: n.evaluate(FLAKE, [a_host('q"${x}')]), settings=NixSettings(evaluation=evaluation))
+    check("nix-evaluate-overridden", *parts)
 
 
-async def test_nix_builds_what_is_missing():
+async def test_nix_eval_jobs_evaluates_where_it_is():
+    settings = NixSettings(evaluation=EvaluationSettings(workers=2, max_memory=4 << 30), eval_jobs="nix-eval-jobs")
+    parts = await nix(lambda n: n.evaluate(FLAKE, [a_host("w1"), a_host("w2")]), settings=settings)
+    check("nix-eval-jobs", *[part for part in parts if "nix-eval-jobs" in part])
+
+
+async def test_nix_builds_everything_at_once():
     wanted = [an_evaluated("w1"), an_evaluated("w2")]
     check("nix-build", *await nix(lambda n: n.build(FLAKE, wanted, frozenset())))
 
 
-async def test_nix_pushes_a_closure():
-    check("nix-copy-push", *await nix(lambda n: n.copy(SYSTEM, a_host("w1"))))
+async def test_nix_builds_as_the_inventory_says_and_keeps_what_it_built():
+    build = BuildSettings(
+        max_jobs=0, cores=4, builders="ssh://b aarch64-linux", options={"max-silent-time": "600", "sandbox": "true"}
+    )
+    settings = NixSettings(build=build, roots=Path("/tmp/run/built"))
+    check(
+        "nix-build-passed-through",
+        *await nix(lambda n: n.build(FLAKE, [an_evaluated("w1")], frozenset()), settings=settings),
+    )
 
 
-async def test_nix_pushes_a_closure_without_substitution():
+async def test_nix_builds_the_disko_script_of_a_host_that_is_to_be_installed():
+    answers = FakeProcesses().answers("nix", "build", times=1)
+    parts = await nix(lambda n: n.build(FLAKE, [an_evaluated("w1")], frozenset({HostName("w1")})), processes=answers)
+    check("nix-build-disko", parts[-1])
+
+
+async def test_a_host_builds_its_own_system():
+    check("nix-build-on-target", *await nix(lambda n: n.build_on(a_host("w1"), an_evaluated("w1"))))
+
+
+async def test_a_host_builds_its_own_system_from_the_derivations_it_was_sent():
+    sent = FakeProcesses().answers("nix", "copy", times=1)
+    parts = await nix(lambda n: n.build_on(a_host("w1"), an_evaluated("w1")), processes=sent)
+    check("nix-build-on-target-realised", *parts)
+
+
+async def copying(root: Path, host: Host, settings: NixSettings | None = None) -> tuple[str, ...]:
+    """Everything about one copy of a closure of two paths of which the host lacks one, and lacks room at first."""
+    (root / SYSTEM.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    info = {SYSTEM: {"narSize": 2048, "references": [OLD]}, OLD: {"narSize": 4096, "references": []}}
+    processes = FakeProcesses().answers("nix", "path-info", stdout=json.dumps(info)).answers("nix", "copy")
+    shell = FakeShell().answers("sh", "-c", stdout=f"/dev/a 9 9 9 9% /nix\n{SYSTEM}\n").answers("nix-store")
+    if host.copy.collect_garbage is not None:
+        shell.answers("sh", "-c", stdout=f"/dev/a 9 9 1 9% /nix\n{SYSTEM}\n", times=1)
+        links = "".join(f" {n} system-{n}-link -> {store_path(f'nixos-{n}')}\n" for n in (1, 2, 3))
+        listing = f"9999999\n{store_path('nixos-3')}\n{store_path('nixos-3')}\n 1 system -> system-3-link\n{links}"
+        shell.answers("sh", "-c", stdout=listing, times=1)
+    environ = {"NIX_REMOTE": str(root), "PATH": "/bin"}
+    parts = await nix(lambda n: n.copy(SYSTEM, host), environ, settings=settings, processes=processes, shell=shell)
+    return tuple(part.replace(str(root), "/RUN") for part in parts)
+
+
+async def test_nix_pushes_a_closure(tmp_path):
+    check("nix-copy-push", *await copying(tmp_path, a_host("w1")))
+
+
+async def test_nix_pushes_a_closure_without_substitution(tmp_path):
     host = a_host("w1", copy=CopySettings(substitute=False), address="2001:db8::1")
-    check("nix-copy-push-no-substitute", *await nix(lambda n: n.copy(SYSTEM, host)))
+    check("nix-copy-push-no-substitute", *await copying(tmp_path, host))
+
+
+async def test_nix_pushes_a_closure_over_the_connection_that_is_open(tmp_path):
+    settings = NixSettings(wires=tmp_path / "wires")
+    parts = await copying(tmp_path, a_host("w1"), settings)
+    folder = re.search(r"NIXKUBE_WIRE_PROGRAMS=(\S+)", parts[1])
+    assert folder is not None
+    check("nix-copy-push-kept", *(part.replace(folder[1], "/RUN/wires") for part in parts))  # Or a shorter one.
+
+
+async def test_a_host_without_room_collects_its_garbage_first(tmp_path):
+    host = a_host("w1", copy=CopySettings(collect_garbage=14 * 86400.0))
+    check("nix-copy-collect-garbage", *await copying(tmp_path, host))
 
 
 async def test_nix_keeps_what_the_environment_configures():
@@ -117,14 +191,10 @@ async def test_nix_keeps_what_the_environment_configures():
     check("nix-flake-metadata", *parts)
 
 
-async def test_a_host_pulls_from_a_cache():
+async def test_a_host_pulls_from_a_cache(tmp_path):
     host = a_host("w1", copy=CopySettings(via=CopyVia.CACHE, cache="https://cache.example"))
     own = a_host("w2", copy=CopySettings(via=CopyVia.CACHE))
-    check(
-        "nix-copy-cache",
-        *await nix(lambda n: n.copy(SYSTEM, host)),
-        *await nix(lambda n: n.copy(SYSTEM, own)),
-    )
+    check("nix-copy-cache", *await copying(tmp_path, host), *await copying(tmp_path, own))
 
 
 # --- nixos-rebuild ---------------------------------------------------------------------------------------------------
