@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from nixkube_deploy.app.architecture import other_system
 from nixkube_deploy.app.privilege import no_root
 from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
 from nixkube_deploy.app.world import World
@@ -72,8 +73,7 @@ async def _flake(world: World, findings: list[Finding], say: OnStep) -> None:
     for host in hosts:
         if failure := evaluation.failures.get(host.name):
             findings.append(Finding(subject=host.name, check="evaluates", failure=failure))
-        elif (system := evaluation.hosts[host.name].system) != host.system:
-            failure = _wrong(f"the flake builds for {system}", expected=host.system, seen=system)
+        elif failure := other_system(host, evaluation.hosts[host.name].system):
             findings.append(Finding(subject=host.name, check="architecture", failure=failure))
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import anyio
 
+from nixkube_deploy.app.architecture import without_other_systems
 from nixkube_deploy.app.specialisation import specialised
 from nixkube_deploy.app.survey import OnStep, Survey, refuse_without_cluster, silent, survey
 from nixkube_deploy.app.target import build_on_targets
@@ -38,8 +39,8 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
         halves.survey = await survey(world, hosts, say)
 
     async def think() -> None:
-        halves.evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
-        say(f"evaluated {len(halves.evaluation.hosts)} of {len(hosts)} hosts")
+        evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
+        halves.evaluation = without_other_systems(evaluation, hosts)
 
     async with anyio.create_task_group() as group:
         group.start_soon(look)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from nixkube_deploy.inventory.load import Loaded, load_fleet
 from nixkube_deploy.inventory.select import select
+from nixkube_deploy.inventory.shape import Unfit
+from nixkube_deploy.inventory.values import resolve_flake
 from nixkube_deploy.model.action import SwitchMode
-from nixkube_deploy.model.building import BuildOn, BuildSettings
+from nixkube_deploy.model.building import BuildOn, BuildSettings, EvaluationSettings
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
@@ -24,6 +26,9 @@ class Overrides:
     on_failure: OnFailure | None = None
     reboot: RebootPolicy | None = None
     no_drain: bool = False
+    impure: bool = False
+    override_inputs: Mapping[str, str] = field(default_factory=dict)
+    """Added to the inventory's ``evaluation.override_inputs``; a local path starts where the command was typed."""
     max_jobs: int | None = None
     cores: int | None = None
     builders: str | None = None
@@ -83,10 +88,27 @@ def _override(fleet: Fleet, overrides: Overrides) -> Fleet:
     return replace(
         fleet,
         strategy=_override_strategy(strategy, overrides),
+        evaluation=_override_evaluation(fleet.evaluation, overrides),
         build=_override_build(fleet.build, overrides),
         groups=groups,
         hosts={name: _override_host(host, overrides) for name, host in fleet.hosts.items()},
     )
+
+
+def _override_evaluation(evaluation: EvaluationSettings, overrides: Overrides) -> EvaluationSettings:
+    given = {name: _flake_from_here(name, flake) for name, flake in overrides.override_inputs.items()}
+    return replace(
+        evaluation,
+        impure=evaluation.impure or overrides.impure,
+        override_inputs={**evaluation.override_inputs, **given},
+    )
+
+
+def _flake_from_here(name: str, flake: str) -> str:
+    try:
+        return resolve_flake(flake, Path.cwd())
+    except Unfit as error:
+        raise UsageError(f"--override-input {name} {flake}: {error}", hint=error.hint) from None
 
 
 def _override_strategy(strategy: Strategy, overrides: Overrides) -> Strategy:

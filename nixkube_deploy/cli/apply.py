@@ -8,6 +8,7 @@ import click
 from nixkube_deploy.cli.options import (
     DRY_ACTIVATE,
     build_options,
+    evaluation_options,
     events_option,
     json_option,
     log_option,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @click.argument("inventory", metavar="INVENTORY|PLAN.json", type=click.Path(path_type=Path))
 @on_option
 @strategy_options
+@evaluation_options
 @build_options
 @mode_option(DRY_ACTIVATE, tells="; dry-activate: change nothing, say host by host what a switch would stop and start")
 @click.option("--bootstrap", is_flag=True, help="Install NixOS on hosts that do not run it.")

@@ -1,19 +1,28 @@
 """``deploy check``."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from nixkube_deploy.cli.options import inventory_argument, json_option, make_request, on_option, run_async
+from nixkube_deploy.cli.options import (
+    evaluation_options,
+    inventory_argument,
+    json_option,
+    make_request,
+    on_option,
+    run_async,
+)
 
 
 @click.command()
 @inventory_argument
 @on_option
+@evaluation_options
 @click.option("--explain", metavar="HOST", help="Print each effective setting of HOST and where it comes from.")
 @click.option("--static", is_flag=True, help="Only read the inventory; connect to nothing.")
 @json_option
-def command(inventory: Path, on: str | None, explain: str | None, static: bool, as_json: bool) -> int:
+def command(inventory: Path, on: str | None, explain: str | None, static: bool, as_json: bool, **options: Any) -> int:
     """Check the inventory, the flake and every host, before anything is touched.
 
     Exits 0 when everything is fine, 2 when the inventory is wrong, 3 when a check failed.
@@ -31,7 +40,7 @@ def command(inventory: Path, on: str | None, explain: str | None, static: bool, 
     if explain is not None:
         console.data.tell(explain_host(inventory, explain).rstrip("\n"))
         return 0
-    request = make_request(inventory, on)
+    request = make_request(inventory, on, **options)
     if static:
         click.echo(check_static(request))
         return 0

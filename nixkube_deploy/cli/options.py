@@ -82,6 +82,18 @@ def build_options(function: F) -> F:
     return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
 
 
+def evaluation_options(function: F) -> F:
+    """How the flake is evaluated, by the names that Nix itself gives these options."""
+    decorators = (
+        click.option("--impure", is_flag=True, help="Evaluate with --impure: nothing is kept for the next time."),
+        click.option(
+            "--override-input", type=(str, str), metavar="NAME FLAKE", multiple=True,
+            help="Evaluate with another flake input, such as nixpkgs ./nixpkgs; flake.lock stays; repeatable.",
+        ),
+    )  # fmt: skip
+    return functools.reduce(lambda f, decorate: decorate(f), reversed(decorators), function)
+
+
 def parse_limit(text: str | None, option: str, least: int = 0) -> "Limit | None":
     """``2`` or ``25%``.
 
@@ -117,6 +129,8 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
         on_failure=OnFailure(value) if (value := options.pop("on_failure", None)) else None,
         reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,
         no_drain=options.pop("no_drain", False),
+        impure=options.pop("impure", False),
+        override_inputs=dict(options.pop("override_input", ())),
         max_jobs=options.pop("max_jobs", None),
         cores=options.pop("cores", None),
         builders=options.pop("builders", None),

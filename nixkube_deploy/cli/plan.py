@@ -7,6 +7,7 @@ import click
 
 from nixkube_deploy.cli.options import (
     build_options,
+    evaluation_options,
     inventory_argument,
     json_option,
     make_request,
@@ -21,6 +22,7 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @on_option
 @strategy_options
+@evaluation_options
 @build_options
 @mode_option()
 @click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")

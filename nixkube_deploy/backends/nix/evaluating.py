@@ -3,6 +3,7 @@
 It knows memory, culprits and progress; which flake this is and what is already known is the evaluator's business.
 """
 
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,17 @@ from nixkube_deploy.backends.nix import expressions
 from nixkube_deploy.backends.nix.expressions import Wanted
 from nixkube_deploy.backends.nix.metadata import LockedFlake
 from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.sizing import Room, Sizes
+from nixkube_deploy.backends.nix.sizing import PER_KEPT_HOST, Room, Sizes
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.shell import CommandResult, OnLine
 
+LOCKED: Final = "--no-update-lock-file"
+"""Not ``--no-write-lock-file``: that one evaluates with whatever the lock file lacks, fetched this minute."""
+_REFUSED: Final = re.compile(r"getFlake|attribute 'nixosConfigurations' missing")
+CONFIGURATIONS: Final = "nixosConfigurations"
 EVALUATION_TIMEOUT: Final = 3600.0
 _TOLD: Final = 4
 """Of how many hosts with errors that were caught the error is asked for, at the price of an evaluation each."""
@@ -40,6 +45,8 @@ class Pass:
     answer: expressions.Answer | None
     failure: Failure | None = None
     """Of the evaluator itself: it did not end in time."""
+    refused: bool = False
+    """Whether a flake of its own for every host is what failed; ``nix eval FLAKE#...`` has the better words for it."""
 
     @property
     def starved(self) -> bool:
@@ -77,7 +84,7 @@ class Evaluating:
         self, program: NixProgram, flake: LockedFlake, flags: Sequence[str], sizes: Sizes, progress: Progress
     ) -> None:
         self._program, self._flake, self._flags, self.sizes = program, flake, tuple(flags), sizes
-        self._progress = progress
+        self._progress, self.fresh = progress, flake.pinned and tuple(flags) == (LOCKED,)
         self._room = Room(sizes.cap)
         self._queue: deque[Wanted] = deque()
         self._alone: set[HostName] = set()
@@ -145,12 +152,12 @@ class Evaluating:
                 case None:
                     self._progress.hear(line)
 
-        expression = expressions.select_hosts(hosts, catching=len(hosts) > 1)
-        installable = f"{self._flake.locked}#{hosts[0].root}"
-        arguments = ("eval", "--json", *self._flags, installable, "--apply", expression)
+        fresh = self.fresh and hosts[0].root == CONFIGURATIONS
         failure, result = None, CommandResult(exit_code=1)
         try:
-            result = await self._program.run(*arguments, timeout=EVALUATION_TIMEOUT, on_line=listen, memory_limit=limit)
+            result = await self._program.run(
+                *self._arguments(hosts, fresh=fresh), timeout=EVALUATION_TIMEOUT, on_line=listen, memory_limit=limit
+            )
         except TaskError as error:
             failure = error.failure
         said = expressions.answer(result.stdout) if result.ok else None
@@ -158,7 +165,16 @@ class Evaluating:
             if name not in done and isinstance(value, Mapping) and "drvPath" in value:
                 done[name] = value
         culprit = begun[-1] if begun and begun[-1] not in done else None
-        return Pass(done=done, culprit=culprit, result=result, answer=said, failure=failure)
+        refused = fresh and not begun and bool(_REFUSED.search(result.stderr))
+        return Pass(done=done, culprit=culprit, result=result, answer=said, failure=failure, refused=refused)
+
+    def _arguments(self, hosts: Sequence[Wanted], *, fresh: bool) -> tuple[str, ...]:
+        catching = len(hosts) > 1
+        if fresh:
+            value = expressions.select_hosts(hosts, catching=catching, url=self._flake.locked)
+            return ("eval", "--json", "--expr", value)
+        function = expressions.select_hosts(hosts, catching=catching)
+        return ("eval", "--json", *self._flags, f"{self._flake.locked}#{hosts[0].root}", "--apply", function)
 
     def _settle(self, hosts: Sequence[Wanted], outcome: Pass, share: int) -> None:
         """Keep what was done, blame who is to blame, and put back the rest."""
@@ -189,6 +205,10 @@ class Evaluating:
                 self._fail(each, self._why(each, outcome))
 
     def _put_back(self, left: list[Wanted], outcome: Pass, share: int) -> None:
+        if outcome.refused:
+            self.fresh, self.sizes.per_host = False, max(self.sizes.per_host, PER_KEPT_HOST)
+            self._queue.extendleft(reversed(left))
+            return
         if outcome.starved and (outcome.done or share < self.sizes.cap):
             if not outcome.done and share == self.sizes.share:
                 self.sizes.grow()

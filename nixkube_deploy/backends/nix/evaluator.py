@@ -4,7 +4,6 @@ It builds nothing, and never changes the flake's lock file.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import anyio.to_thread
 
@@ -12,11 +11,11 @@ from nixkube_deploy.backends.nix import evaluation_diagnosis, expressions
 from nixkube_deploy.backends.nix.diagnosis import flake_failure
 from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
 from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluating import Evaluating, Progress
+from nixkube_deploy.backends.nix.evaluating import LOCKED, Evaluating, Progress
 from nixkube_deploy.backends.nix.expressions import Wanted
 from nixkube_deploy.backends.nix.metadata import LockedFlake, locked_flake
 from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram
-from nixkube_deploy.backends.nix.sizing import MIB, Sizes, WhatMachine, sizes, this_machine
+from nixkube_deploy.backends.nix.sizing import MIB, PER_HOST, PER_KEPT_HOST, Sizes, WhatMachine, sizes, this_machine
 from nixkube_deploy.model.building import EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.error import TaskError
@@ -25,9 +24,6 @@ from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.nix import Evaluation
 from nixkube_deploy.ports.shell import CommandResult, OnLine
-
-LOCKED: Final = "--no-update-lock-file"
-"""Not ``--no-write-lock-file``: that one evaluates with whatever the lock file lacks, fetched this minute."""
 
 
 def flake_flags(settings: EvaluationSettings) -> tuple[str, ...]:
@@ -94,12 +90,13 @@ class NixEvaluator:
     async def _evaluate(
         self, flake: LockedFlake, hosts: Sequence[Wanted], say: OnLine
     ) -> tuple[dict[HostName, Evaluated], dict[HostName, Failure]]:
-        size = sizes(len(hosts), self._settings, self._machine())
+        flags = flake_flags(self._settings)
+        per_host = PER_HOST if flake.pinned and flags == (LOCKED,) else PER_KEPT_HOST
+        size = sizes(len(hosts), self._settings, self._machine(), per_host)
         say(_beginning(flake, len(hosts), size))
         progress = Progress(len(hosts), say)
         found: dict[HostName, Evaluated] = {}
         failures: dict[HostName, Failure] = {}
-        flags = flake_flags(self._settings)
         if self._jobs is not None and await self._jobs.usable():
             for root in dict.fromkeys(each.root for each in hosts):
                 some = [each for each in hosts if each.root == root]
@@ -110,8 +107,9 @@ class NixEvaluator:
                     say(f"nix-eval-jobs gave up ({told.problem}); going on with nix eval")
         run = Evaluating(self._program, flake, flags, size, progress)
         await run.run([each for each in hosts if each.host.name not in found and each.host.name not in failures])
-        say(_ending(len(hosts), size))
-        return found | run.found, failures | run.failures
+        found |= run.found
+        say(_ending(len(found), len(hosts), size))
+        return found, failures | run.failures
 
     # Which flake.
 
@@ -173,10 +171,10 @@ def _beginning(flake: LockedFlake, hosts: int, size: Sizes) -> str:
     return f"evaluating {hosts} host{'s' * (hosts != 1)} with {workers} in {size.cap // MIB} MiB{dirty}"
 
 
-def _ending(hosts: int, size: Sizes) -> str:
+def _ending(found: int, hosts: int, size: Sizes) -> str:
     peak = f"; the largest evaluator had {size.peak // MIB} MiB" if size.peak else ""
     processes = "one process" if size.evaluators == 1 else f"{size.evaluators} processes"
-    return f"evaluated {hosts} host{'s' * (hosts != 1)} in {processes}{peak}"
+    return f"evaluated {found} of {hosts} host{'s' * (hosts != 1)} in {processes}{peak}"
 
 
 def _inputs(metadata: Mapping[str, object]) -> tuple[str, ...]:

@@ -33,13 +33,12 @@ SELECT: Final = (
 The key is not ``outPath``: Nix prints a set that has one as the string it coerces to.
 """
 
-_SELECTION: Final = """root: let
+_SELECTION: Final = """{begin}
   select = {select};
-  has = builtins.foldl' (s: n: if s ? v && builtins.isAttrs s.v && s.v ? ${{n}} then {{ v = s.v.${{n}}; }} else {{ }})
-    {{ v = root; }};
+  within = s: n: if s ? v && builtins.isAttrs s.v && s.v ? ${{n}} then {{ v = s.v.${{n}}; }} else {{ }};
   tell = what: data: builtins.trace "{mark} ${{what}} ${{builtins.unsafeDiscardStringContext (builtins.toJSON data)}}";
   one = name: path: let
-    found = has path;
+    found = builtins.foldl' within {{ v = current name; }} path;
     chosen = select found.v;
     tried = {attempt} (builtins.deepSeq chosen chosen);
   in tell "begin" name (
@@ -48,15 +47,20 @@ _SELECTION: Final = """root: let
     else tell "done" {{ inherit name; inherit (tried) value; }} tried.value
   );
 in {{
-  names = if builtins.isAttrs root then builtins.attrNames root else [ ];
+  names = let root = current null; in if builtins.isAttrs root then builtins.attrNames root else [ ];
   hosts = builtins.listToAttrs (map (h: {{ name = builtins.head h; value = one (builtins.head h) (builtins.tail h); }})
     [ {wanted} ]);
 }}"""
-"""Applied to a set of configurations: only the wanted ones, so that nothing else is evaluated.
+"""Only the wanted configurations of a set, so that nothing else is evaluated.
 
 ``begin`` and ``done`` are told as they happen: should the evaluator fail, or be ended, what it had done is kept, and
 the host that was begun last is the one to blame. Nothing can be read from a file or an output before the end.
 """
+
+_APPLIED: Final = "root: let\n  current = _: root;"
+_FRESH: Final = "let\n  current = _: (builtins.getFlake {url}).{root};"
+"""Every host from a flake of its own, in one evaluator: files are parsed once, and what one host needed is garbage when
+the next begins. Applied to one set of configurations, all of it would live until the last one is done."""
 
 _CATCHING: Final = "builtins.tryEval"
 _LETTING: Final = "(value: { success = true; inherit value; })"
@@ -97,10 +101,16 @@ def components(attribute: str) -> tuple[str, ...]:
     )
 
 
-def select_hosts(hosts: Sequence[Wanted], *, catching: bool) -> str:
-    """The pass over these hosts. ``catching`` goes on after what ``tryEval`` can catch, but loses what was thrown."""
+def select_hosts(hosts: Sequence[Wanted], *, catching: bool, url: str = "") -> str:
+    """The pass over these hosts, all of one root: a function of that root, or with a locked ``url`` a value.
+
+    ``catching`` goes on after what ``tryEval`` can catch, but loses what was thrown.
+    """
+    begin = _FRESH.format(url=quoted(url), root=hosts[0].root) if url else _APPLIED
     rows = " ".join(f"[ {' '.join(map(quoted, (each.host.name, *each.path)))} ]" for each in hosts)
-    return _SELECTION.format(select=SELECT, mark=_MARK, attempt=_CATCHING if catching else _LETTING, wanted=rows)
+    return _SELECTION.format(
+        begin=begin, select=SELECT, mark=_MARK, attempt=_CATCHING if catching else _LETTING, wanted=rows
+    )
 
 
 def fitting(hosts: Sequence[Wanted]) -> int:

@@ -14,17 +14,20 @@ import anyio
 from nixkube_deploy.model.building import EvaluationSettings
 
 MIB: Final = 1024**2
-BASE: Final = 256 * MIB
-"""What an evaluator has before its first host: a parsed nixpkgs. Both measured, see docs/decisions."""
-PER_HOST: Final = 352 * MIB
+BASE: Final = 448 * MIB
+"""What an evaluator has that knows a nixpkgs and no host. This and the next two are measured, see docs/decisions."""
+PER_HOST: Final = 128 * MIB
+"""More for every host, where the last one's memory can be used for the next."""
+PER_KEPT_HOST: Final = 304 * MIB
+"""The same where every host's configuration lives as long as the evaluator."""
 FEW: Final = 4
 """Fewer hosts than this for each are not worth a further evaluator."""
 _BEST: Final = 3 * 1024 * MIB
 """More in one evaluator only slows it down: what hosts do not share is kept to the end, and searched for garbage."""
 _SHARE: Final = (3, 4)
 """Of what is free, when the inventory sets no cap."""
-_HEADROOM: Final = 32
-"""A share's part that is kept free: an evaluator is ended a little before its share is used up."""
+_HEADROOM: Final = 64 * MIB
+"""Of a share: what an evaluator can take between being looked at and being gone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +73,7 @@ class Sizes:
     workers: int
     share: int
     """Bytes for one evaluator; only ever grows."""
-    per_host: int = PER_HOST
+    per_host: int
     evaluators: int = 0
     """How many have run."""
     peak: int = 0
@@ -80,7 +83,7 @@ class Sizes:
     @staticmethod
     def limit_of(share: int) -> int:
         """At how many bytes an evaluator with this share is ended."""
-        return share - share // _HEADROOM
+        return share - min(share // 4, max(_HEADROOM, share // 32))
 
     def chunk(self, left: int, running: int) -> int:
         """How many of the hosts that are left the next evaluator takes: even chunks, none too large for its share."""
@@ -107,16 +110,16 @@ class Sizes:
         return True
 
 
-def sizes(hosts: int, settings: EvaluationSettings, machine: Machine) -> Sizes:
+def sizes(hosts: int, settings: EvaluationSettings, machine: Machine, per_host: int = PER_HOST) -> Sizes:
     """How to begin with so many hosts."""
     numerator, denominator = _SHARE
     cap = settings.max_memory or machine.free * numerator // denominator
     if settings.workers is not None:
         workers = min(settings.workers, max(1, hosts))
     else:
-        fitting = max(1, cap // (BASE + PER_HOST))
+        fitting = max(1, cap // (BASE + per_host))
         workers = max(1, min(machine.processors, hosts // FEW, fitting))
-    return Sizes(cap=cap, workers=workers, share=cap // workers)
+    return Sizes(cap=cap, workers=workers, share=cap // workers, per_host=per_host)
 
 
 class Room:

@@ -105,7 +105,23 @@ async def test_all_hosts_are_evaluated_in_one_process_from_pinned_content():
     assert list(evaluation.hosts) == ["w1", "w2"]
     assert evaluation.hosts[HostName("w1")].attr == 'nixosConfigurations."w1"'
     assert nix.passes == [["w1", "w2"]]
-    assert f"nix eval --json --no-update-lock-file {PINNED}#nixosConfigurations" in nix.processes.lines()[-1]
+    assert nix.processes.lines()[-1].startswith("nix eval --json --expr let")
+    assert f'current = _: (builtins.getFlake "{PINNED}").nixosConfigurations;' in nix.processes.lines()[-1]
+
+
+async def test_a_flake_that_cannot_be_pinned_is_evaluated_as_it_is_named():
+    nix = Nix("w1")
+    nix.processes.answers("nix", "flake", "metadata", "--json", stdout=metadata(url="git+file:///srv/fleet"))
+    await nix.run("w1")
+    assert f"nix eval --json --no-update-lock-file {FLAKE}#nixosConfigurations --apply" in nix.processes.lines()[-1]
+
+
+async def test_where_nix_refuses_a_flake_of_its_own_for_every_host_they_share_one():
+    nix = Nix("w1", "w2")
+    refusal = "error: cannot call 'getFlake' on unlocked flake reference 'x'\n"
+    nix.processes.answers("nix", "eval", "--json", "--expr", exit_code=1, stderr=refusal)
+    assert set((await nix.run("w1", "w2")).hosts) == {"w1", "w2"}
+    assert nix.passes == [["w1", "w2"]]
 
 
 async def test_what_throws_costs_the_others_nothing_and_itself_one_evaluation_more():
@@ -134,7 +150,7 @@ async def test_of_many_hosts_that_throw_only_a_few_are_asked_why():
     nix = Nix(*(f"w{i}" for i in range(10)))
     nix.throw = set(nix.hosts) - {"w0"}
     evaluation = await nix.run(*nix.hosts)
-    assert len(nix.passes) == 1 + 4 + 1  # Eight hosts in the first pass at most, and why of four.
+    assert len(nix.passes) == 1 + 4
     assert len(evaluation.failures) == 9
     assert "the reason was asked of" in evaluation.failures[HostName("w9")].message
 
@@ -177,7 +193,8 @@ async def test_hosts_with_attributes_of_their_own_are_evaluated_together_where_t
     assert nix.passes == [["even", "odd"], ["w1"], ["bare"]]
     assert evaluation.hosts[HostName("odd")].attr == 'hosts."o.dd"'
     installables = [i.argv[4] for i in nix.processes.ran if i.argv[1] == "eval"]
-    assert installables == [f"{PINNED}#hosts", f"{PINNED}#nixosConfigurations", f"{PINNED}#x"]
+    assert installables[0] == f"{PINNED}#hosts"
+    assert installables[2] == f"{PINNED}#x"
 
 
 async def test_no_hosts_need_no_evaluation():
@@ -207,7 +224,7 @@ async def test_people_hear_what_is_evaluated_how_and_what_it_took():
     await evaluator.evaluate(FLAKE, [a_host("w1"), a_host("w2")], said.append)
     assert said[0] == "evaluating 2 hosts with up to 2 evaluators in 2048 MiB"
     assert set(said[1:3]) <= {f"evaluated {w} ({n} of 2)" for w in ("w1", "w2") for n in (1, 2)}
-    assert said[3] == "evaluated 2 hosts in 2 processes; the largest evaluator had 100 MiB"
+    assert said[3] == "evaluated 2 of 2 hosts in 2 processes; the largest evaluator had 100 MiB"
 
 
 async def test_uncommitted_changes_are_said():
@@ -234,10 +251,10 @@ async def test_a_warning_of_the_flake_is_said_once_however_many_evaluators_give_
 
 async def test_an_evaluator_that_outgrows_its_share_keeps_what_it_had_done():
     nix = Nix("w1", "w2", "w3", "w4")
-    nix.weight = lambda begun: 400 * MIB * len(begun)
+    nix.weight = lambda begun: 300 * MIB + 300 * MIB * len(begun)
     evaluation = await nix.run(*nix.hosts, workers=1, max_memory=GIB)
     assert set(evaluation.hosts) == set(nix.hosts)
-    assert nix.passes[0] == ["w1", "w2"]  # As many as are guessed to fit.
+    assert nix.passes == [["w1", "w2", "w3", "w4"], ["w3", "w4"]]
     assert all(limit is not None and limit < GIB for limit in nix.limits)
 
 
@@ -246,7 +263,7 @@ async def test_hosts_larger_than_a_share_are_evaluated_with_larger_shares_and_fe
     nix.weight = lambda begun: 700 * MIB * len(begun)
     evaluation = await nix.run("w1", "w2", workers=2, max_memory=GIB)
     assert set(evaluation.hosts) == {"w1", "w2"}
-    assert nix.limits == [496 * MIB] * 2 + [992 * MIB] * 2
+    assert nix.limits == [448 * MIB] * 2 + [960 * MIB] * 2
 
 
 async def test_a_host_that_alone_is_more_than_the_cap_fails_with_both_numbers_and_what_to_type():
@@ -285,12 +302,12 @@ def test_evaluators_are_as_many_as_processors_memory_and_hosts_allow(hosts, proc
 
 def test_chunks_follow_what_hosts_were_seen_to_take():
     size = sizes(100, EvaluationSettings(), Machine(processors=2, free=64 * GIB))
-    assert size.chunk(100, 0) == 8  # By the guess; not more than three gigabytes in one.
-    size.saw(300 * MIB, 8, outgrew=False)
-    assert size.chunk(84, 8) == 46  # They are small: half of what is left for each.
-    size.saw(2304 * MIB, 1, outgrew=True)
+    assert size.chunk(100, 0) == 17  # By the guess: twenty are three gigabytes, and more are none the faster.
+    size.saw(460 * MIB, 17, outgrew=False)
+    assert size.chunk(66, 17) == 42  # They are small: half of what is left for each.
+    size.saw(2496 * MIB, 1, outgrew=True)
     assert size.chunk(38, 0) == 2  # The largest counts.
-    assert size.peak == 2304 * MIB
+    assert size.peak == 2496 * MIB
 
 
 async def test_no_more_is_taken_at_once_than_there_is():
