@@ -14,6 +14,7 @@ from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.closure import Closure
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
+from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.model.packages import ClosureSizes, HostDifference, Sizes, StoredPath
 from nixkube_deploy.plan.packages import closure_of, host_difference
@@ -99,6 +100,11 @@ async def _compare(
     return await _ask(world, name, pair.old, old, new, candidates)
 
 
+def _why(failure: Failure) -> str:
+    said = failure.evidence[-1:]
+    return f"{failure.message} ({said[0].strip()})" if said else failure.message
+
+
 async def _ask(
     world: World, name: HostName, running: StorePath, old: Sizes | None, new: Sizes, candidates: Iterable[StorePath]
 ) -> HostDifference:
@@ -108,6 +114,6 @@ async def _ask(
             world.fleet.hosts[name], tuple(candidates), running if old is None else None
         )
     except TaskError as error:
-        return host_difference(old, new, None, f"what must travel is not known: {error.failure.message}")
+        return host_difference(old, new, None, f"what must travel is not known: {_why(error.failure)}")
     before = old if old is not None else told.running
     return host_difference(before, new, told.missing, "" if before is not None else "what it runs now is not known")
