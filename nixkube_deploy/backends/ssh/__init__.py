@@ -1,1 +1,3 @@
 """Hosts over SSH."""
+
+from nixkube_deploy.backends.ssh import libraries as libraries  # First of all: see there.
