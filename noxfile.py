@@ -81,9 +81,17 @@ def contract(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up imports."""
+    """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up; evaluation of 50 hosts."""
     install(session)
     session.run("python", "tests/bench/engine.py", *session.posargs)
+    session.run("python", "-m", "tests.bench.evaluation")
+
+
+@nox.session
+def side_by_side(session: nox.Session) -> None:
+    """This product against a shell loop, pyinfra and ansible-core on ten real hosts (root, about five minutes)."""
+    install(session)
+    session.run("python", "tests/bench/side_by_side.py", *session.posargs)
 
 
 @nox.session
