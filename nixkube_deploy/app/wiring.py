@@ -11,7 +11,7 @@ import anyio.to_thread
 
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.request import Target
-from nixkube_deploy.app.secrets import resolve_secret
+from nixkube_deploy.app.secrets import secrets_of
 from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.world import World
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
@@ -50,7 +50,8 @@ async def open_world(target: Target) -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
         clock = SystemClock()
-        shell = await stack.enter_async_context(SshShell(whole.hosts, resolve_secret))
+        secrets = stack.enter_context(secrets_of(whole.hosts.values()))
+        shell = await stack.enter_async_context(SshShell(whole.hosts, secrets))
         processes = LocalProcesses()
         options = await anyio.to_thread.run_sync(OpensshOptions, whole.hosts, directory / "ssh")
         nix = NixCli(
@@ -63,6 +64,7 @@ async def open_world(target: Target) -> AsyncIterator[World]:
                 evaluation=whole.evaluation,
                 build=whole.build,
                 roots=directory / "built",
+                wires=directory / "wires",
                 eval_jobs=os.environ.get("NIXKUBE_NIX_EVAL_JOBS", shutil.which("nix-eval-jobs") or ""),
                 evaluations=state_directory() / "evaluations",
             ),

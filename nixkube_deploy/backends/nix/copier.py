@@ -18,9 +18,11 @@ from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, Ss
 
 _COPY_TIMEOUT: Final = 3600.0
 
-LARGEST_KEPT: Final = 16 * 1024**2
-"""Bytes that travel over the kept connection. It saves a login, but encrypts all hosts' bytes in this one process:
-beyond about this size per host, OpenSSH processes beside each other are faster (docs/decisions/0013)."""
+LARGEST_KEPT: Final = 4 * 1024**2
+MOST_KEPT: Final = 200
+"""Bytes and paths that travel over the kept connection. It saves a login, but encrypts all hosts' bytes in this one
+process, and each path is a question and an answer through it: beyond about this much per host, OpenSSH processes beside
+each other are faster (measured: docs/decisions)."""
 
 
 class NixCopier:
@@ -49,7 +51,7 @@ class NixCopier:
         size = needed(found, closure)
         fetches = pulls or host.copy.substitute
         transfer = Transfer(host, len(found.missing), size, on_line, fetches=fetches)
-        work = self._pull(path, host, transfer) if pulls else self._push(path, host, size, transfer)
+        work = self._pull(path, host, transfer) if pulls else self._push(path, host, transfer)
         result = await transfer.during(work)
         if not result.ok:
             raise TaskError(copy_failure(host, path, result))
@@ -80,7 +82,7 @@ class NixCopier:
         check_room(host, after, needed(after, closure), f"{did}: {amount(freed)} freed; nothing was copied")
         return after
 
-    async def _push(self, path: StorePath, host: Host, size: int, transfer: Transfer) -> CommandResult:
+    async def _push(self, path: StorePath, host: Host, transfer: Transfer) -> CommandResult:
         """``ssh://``, not ``ssh-ng://``: only it lets root receive paths that nobody signed."""
         ssh = self._ssh_options(host)
         substitute = ("--substitute-on-destination",) if host.copy.substitute else ()
@@ -95,7 +97,8 @@ class NixCopier:
 
         if self._wires is None:
             return await run({})
-        if size <= LARGEST_KEPT or _rises(host, ssh):
+        little = transfer.size <= LARGEST_KEPT and transfer.paths <= MOST_KEPT
+        if little or _rises(host, ssh):
             return await self._wires.kept(host, ssh.destination, transfer.moved, run)
         return await self._wires.counted(ssh.destination, transfer.moved, run)
 

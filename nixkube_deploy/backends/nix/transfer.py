@@ -31,7 +31,7 @@ class Transfer:
     """Hears of lines and bytes. ``fetches``: the host may get by itself what is missing, and says nothing then."""
 
     def __init__(self, host: Host, paths: int, size: int, on_line: OnLine | None, *, fetches: bool) -> None:
-        self._host, self._paths, self._size = host, paths, size
+        self._host, self.paths, self.size = host, paths, size
         self._tell = on_line or (lambda _line: None)
         self._patience = host.copy.stall + (size / _FETCH_RATE if fetches else 0.0)
         self._scope = anyio.CancelScope()
@@ -55,9 +55,9 @@ class Transfer:
             self._begun += 1
             self._progress()
         elif match := _PATHS.match(line):
-            self._paths, self._patience = int(match[1]), self._host.copy.stall  # What is left comes from us.
+            self.paths, self._patience = int(match[1]), self._host.copy.stall  # What is left comes from us.
         elif match := _FETCHED.match(line):
-            self._paths = int(match[1])
+            self.paths = int(match[1])
         elif line.strip() and not _LISTED.match(line):
             self._tell(line)
         self._stir()
@@ -80,8 +80,8 @@ class Transfer:
         now = anyio.current_time()
         if not self._begun or now - self._told < _PAUSE:
             return
-        total = max(self._paths, self._begun)
-        size = f", {_of(min(self._moved, self._size), self._size)}" if self._moved and self._size else ""
+        total = max(self.paths, self._begun)
+        size = f", {_of(min(self._moved, self.size), self.size)}" if self._moved and self.size else ""
         line = f"copying {self._begun} of {total} paths{size}"
         if line != self._last:
             self._last, self._told = line, now
@@ -93,7 +93,7 @@ class Transfer:
             kind=FailureKind.COPY,
             message=f"the copy to {name} stalled: nothing moved for {limit}",
             expected=f"a byte or a line at least every {limit}",
-            seen=f"{self._begun} of {max(self._paths, self._begun)} paths begun, {amount(self._moved)} sent",
+            seen=f"{self._begun} of {max(self.paths, self._begun)} paths begun, {amount(self._moved)} sent",
             did="it was ended; paths that had arrived whole are kept",
             next=f"{self._host.login} ps -ef  # is nix-store waiting for a lock, or the disk? "
             "Raise copy.stall if the link is only slow",

@@ -295,10 +295,15 @@ def way(invocation: Invocation) -> str | None:
 
 
 @pytest.mark.parametrize(
-    ("size", "mode"), [(1 * MIB, "relay"), (17 * MIB, "count")], ids=["over the kept connection", "through OpenSSH"]
+    ("size", "others", "mode"),
+    [(1 * MIB, 0, "relay"), (5 * MIB, 0, "count"), (1 * MIB, 300, "count")],
+    ids=["little", "many bytes", "many paths"],
 )
-async def test_much_goes_through_openssh_and_little_over_the_connection_that_is_open(world, tmp_path, size, mode):
-    info = {SYSTEM: {"narSize": size, "references": []}}
+async def test_much_goes_through_openssh_and_little_over_the_connection_that_is_open(
+    world, tmp_path, size, others, mode
+):
+    more = {store_path(f"part-{number}"): {"narSize": 10, "references": []} for number in range(others)}
+    info = {SYSTEM: {"narSize": size, "references": []}, **more}
     world.processes.answers("nix", "path-info", stdout=json.dumps(info), times=1)
     settings = NixSettings(wires=tmp_path / "wires")
     world.nix = NixCli(
