@@ -32,6 +32,8 @@ export PATH
 cd /
 /usr/bin/systemctl start-wanted >>/var/log/units/boot.log 2>&1 </dev/null
 
+[ ! -e /run/host/daemon ] || /usr/bin/nix-daemon >>/var/log/nix-daemon.log 2>&1 </dev/null &
+
 trap 'exit 0' TERM
 while :; do
   /usr/sbin/sshd -D -e -f /etc/ssh/sshd_config >>/var/log/sshd.log 2>&1 </dev/null &

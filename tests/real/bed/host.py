@@ -160,6 +160,7 @@ class RealHost:
         if stay_off:
             (self.disk / "off").touch()
         if init := self.init:
+            (self.disk / "cut").touch()
             os.kill(init, signal.SIGKILL)
             wait_until(lambda: not self._alive(init), f"the end of {self.name}")
 
@@ -219,6 +220,13 @@ class RealHost:
         """Plug its cable in again."""
         assert self.fleet is not None
         self.fleet.inside(f"ip link set {self.link} up")
+
+    def change_host_key(self) -> None:
+        """Let its sshd show another key than the one that is pinned, as a machine does that was installed anew."""
+        key = "/etc/ssh/ssh_host_ed25519_key"
+        self.run(f"rm {key}; ssh-keygen -q -t ed25519 -N '' -C new -f {key}")
+        self.run("systemctl restart ssh")
+        self.wait_for_ssh()
 
     @property
     def sshd_log(self) -> str:

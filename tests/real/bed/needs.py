@@ -6,6 +6,8 @@ everything can be installed, so what is missing there fails the tests.
 
 import os
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,13 @@ def require(tier: int, *, sudo: bool = False) -> None:
         pytest.fail(f"real hosts of tier {tier}: CI runs as root but lacks {', '.join(lacks)}; see .ci/run")
     if lacks:
         pytest.skip(f"real hosts of tier {tier}: missing {', '.join(lacks)}")
+    if refused := _refused():
+        pytest.skip(f"real hosts of tier {tier}: this root may not make namespaces and mounts: {refused}")
+
+
+@cache
+def _refused() -> str:
+    """What the kernel says to a root that is none (in an unprivileged container)."""
+    argv = ["unshare", "--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "mount", "-t", "tmpfs", "none", "/mnt"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    return done.stderr.strip() if done.returncode else ""

@@ -14,9 +14,9 @@ while :; do
   # reboot(2) in a pid namespace ends its first process by SIGHUP, a power-off by SIGINT.
   echo "$(date +%T.%N) ended with $code" >>"$directory/power.log"
   case $code in
-  129 | 137) ;;
+  129) ;;
   130) : >"$directory/off" ;;
-  *) echo "does not boot: $code" && exit 1 ;;
+  *) rm "$directory/cut" 2>/dev/null || { echo "does not boot: $code" && exit 1; } ;;
   esac
   sleep "$(cat "$directory/boot-delay")"
 done

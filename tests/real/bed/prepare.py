@@ -61,6 +61,8 @@ class HostOptions:
     """How the user ``deploy`` becomes root: ``password``, ``free`` (NOPASSWD) or ``no``."""
     nix_conf: str = ""
     """More lines for its nix.conf: ``require-sigs``, ``trusted-users``, ``extra-substituters``."""
+    daemon: bool = False
+    """Whether a nix-daemon runs: without one, only root can use the store. ``deploy`` is not a trusted user of it."""
 
 
 def prepare_host(fleet: "RealFleet", host: RealHost, options: HostOptions, first: str) -> None:
@@ -80,9 +82,11 @@ def prepare_host(fleet: "RealFleet", host: RealHost, options: HostOptions, first
     )
     disk = host.disk
     (disk / "boot-delay").write_text("0.2\n")
+    if options.daemon:
+        (disk / "daemon").touch()
     _etc(fleet, host, options, disk / "etc")
     if host.tier == 2:
-        systemd.write_units(disk / "units")
+        systemd.write_units(disk / "units", daemon=options.daemon)
         systemd.write_etc(disk / "etc")
     public = Path(f"{fleet.key}.pub").read_text()
     _keys(disk / "root", public, 0)

@@ -59,13 +59,19 @@ session required pam_loginuid.so
 _CONF = "[Manager]\nDefaultTimeoutStartSec=20s\nDefaultTimeoutStopSec=10s\n"
 
 
-def write_units(folder: Path) -> None:
+_DAEMON = "[Service]\nExecStart=/usr/bin/nix-daemon\nKillMode=process\n"
+
+
+def write_units(folder: Path, *, daemon: bool) -> None:
     """All of /etc/systemd/system."""
     wants = folder / "multi-user.target.wants"
     wants.mkdir(parents=True)
     (folder / "default.target").symlink_to(_UNITS / "multi-user.target")
     for unit in WANTED:
         (wants / unit).symlink_to(_UNITS / unit)
+    (folder / "nix-daemon.service").write_text(_DAEMON)
+    if daemon:
+        (wants / "nix-daemon.service").symlink_to("../nix-daemon.service")
     for unit in MASKED:
         (folder / unit).symlink_to("/dev/null")
 
