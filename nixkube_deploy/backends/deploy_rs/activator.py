@@ -38,8 +38,12 @@ class DeployRsActivator:
         """Bring the host to the closure, or make it boot there.
 
         Raises:
-            TaskError: ACTIVATION, FELL_BACK; PREFLIGHT when the binary is not deploy-rs.
+            TaskError: ACTIVATION, FELL_BACK; PREFLIGHT when the binary is not deploy-rs, and for what it cannot do.
         """
+        if activation.mode is SwitchMode.TEST or activation.profile is not None:
+            what = "activate on trial" if activation.mode is SwitchMode.TEST else "run a specialisation"
+            name = activation.host.name
+            raise task_error(FailureKind.PREFLIGHT, f"deploy-rs cannot {what}", next=f"activation: native for {name}")
         await self._check_binary()
         if activation.mode is SwitchMode.SWITCH and await self._current(activation) == activation.closure:
             return Activated(changed=False)

@@ -44,15 +44,20 @@ class NixosRebuildActivator:
         self._processes, self._shell, self._ssh_options, self._program = processes, shell, ssh_options, program
 
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
-        """Bring the host to the closure, or make it boot there.
+        """Bring the host to the closure (for a trial: without the profile), or make it boot there.
 
         Raises:
-            TaskError: ACTIVATION, UNIT; transient LOCKED and OUTCOME_UNKNOWN; PREFLIGHT for what it cannot do.
+            TaskError: ACTIVATION, UNIT, INHIBITED; transient LOCKED and OUTCOME_UNKNOWN; PREFLIGHT for what it cannot
+                do.
         """
+        if activation.profile is not None:
+            raise _refused(activation.host, "nixos-rebuild cannot run a specialisation of a system it did not build")
         if await self._is_there(activation):
             return Activated(changed=False)
         result = await self._processes.run(self.invocation(activation, activation.mode), on_line)
         inhibited = result.exit_code == _REFUSED and _INHIBITED in result.stderr
+        if activation.mode is SwitchMode.TEST and (inhibited or result.exit_code == _REBOOT_NEEDED):
+            raise TaskError(_no_trial(activation, result))
         if inhibited and activation.mode is SwitchMode.SWITCH:
             boot = await self._processes.run(self.invocation(activation, SwitchMode.BOOT), on_line)
             if not boot.ok:
@@ -96,6 +101,8 @@ class NixosRebuildActivator:
     async def _is_there(self, activation: Activation) -> bool:
         link = "/run/booted-system" if activation.mode is SwitchMode.BOOT else "/run/current-system"
         running = await self._link(activation.host, link)
+        if activation.mode is SwitchMode.TEST:
+            return running == activation.closure
         return running == activation.closure == await self._link(activation.host, "/nix/var/nix/profiles/system")
 
     async def _link(self, host: Host, path: str) -> str:
@@ -158,11 +165,8 @@ class NixosRebuildActivator:
 def _elevation(host: Host) -> tuple[str, ...]:
     """How nixos-rebuild becomes root there; what it cannot do is refused before anything happens."""
     if host.privilege_password is not None:
-        raise task_error(
-            FailureKind.PREFLIGHT,
-            f"nixos-rebuild cannot be given the privilege password of {host.name}: it asks a terminal for it",
-            next=f"activation: native for {host.name}, or sudo without a password",
-        )
+        why = f"nixos-rebuild cannot be given the privilege password of {host.name}: it asks a terminal for it"
+        raise _refused(host, why, ", or sudo without a password")
     match host.privilege:
         case Privilege.NONE:
             return ()
@@ -171,11 +175,24 @@ def _elevation(host: Host) -> tuple[str, ...]:
         case Privilege.RUN0:
             return ("--elevate", "run0")
         case Privilege.DOAS:
-            raise task_error(
-                FailureKind.PREFLIGHT,
-                f"nixos-rebuild knows no doas, which {host.name} asks for",
-                next=f"activation: native for {host.name}, or privilege: sudo",
-            )
+            raise _refused(host, f"nixos-rebuild knows no doas, which {host.name} asks for", ", or privilege: sudo")
+
+
+def _refused(host: Host, why: str, also: str = "") -> TaskError:
+    return task_error(FailureKind.PREFLIGHT, why, next=f"activation: native for {host.name}{also}")
+
+
+def _no_trial(activation: Activation, result: CommandResult) -> Failure:
+    name = activation.host.name
+    return Failure(
+        kind=FailureKind.INHIBITED,
+        message=f"{name} cannot be switched to its new system while it runs, and this is a trial",
+        expected="a switch without a reboot",
+        seen=f"exit code {result.exit_code}",
+        evidence=result.tail(_EVIDENCE),
+        next=f"deploy apply INVENTORY --on {name}, without --mode test: it reboots the host",
+        exit_code=result.exit_code,
+    )
 
 
 def _needs_reboot(why: str) -> Activated:

@@ -48,9 +48,16 @@ def an_activation(mode: SwitchMode = SwitchMode.SWITCH) -> Activation:
     return Activation(run=RunId("r"), host=a_host("w1"), closure=NEW, mode=mode, way_back=back, flake="/flake")
 
 
-@pytest.mark.parametrize("mode", list(SwitchMode))
+@pytest.mark.parametrize("mode", [SwitchMode.SWITCH, SwitchMode.BOOT])
 async def test_it_goes_well(mode):
     assert await World().activate(mode) == Activated(changed=True)
+
+
+async def test_a_trial_is_refused_before_anything_runs():
+    world = World()
+    with pytest.raises(TaskError, match="deploy-rs cannot activate on trial"):
+        await world.activate(SwitchMode.TEST)
+    assert world.processes.ran == []
 
 
 async def test_a_host_that_is_there_already_is_left_alone():

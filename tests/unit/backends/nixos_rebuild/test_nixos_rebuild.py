@@ -1,5 +1,7 @@
 """The nixos-rebuild activator: exit codes, losses, and what the host says afterwards."""
 
+from dataclasses import replace
+
 import pytest
 from trio.testing import MockClock
 
@@ -38,8 +40,9 @@ class World:
     def rebuild(self, invocation: Invocation) -> CommandResult:
         code, stderr = self.results.pop(0) if self.results else (0, "")
         if code in (0, 4, 255) and self.switched:
-            self.host.profile = NEW
-            if invocation.argv[1] == "switch":
+            if invocation.argv[1] != "test":
+                self.host.profile = NEW
+            if invocation.argv[1] != "boot":
                 self.host.current = NEW
         return CommandResult(exit_code=code, stderr=stderr)
 
@@ -93,6 +96,23 @@ async def test_an_inhibitor_turns_the_switch_into_boot():
     assert activated.needs_reboot
     assert [i.argv[1] for i in world.processes.ran] == ["switch", "boot"]
     assert (await World((1, INHIBITED), (1, "no")).failure()).evidence == ("no",)
+
+
+async def test_a_trial_leaves_the_profile_alone_and_is_over_where_it_would_have_to_reboot():
+    world = World()
+    await world.activate(SwitchMode.TEST)
+    assert (world.host.current, world.host.profile) == (NEW, OLD)
+    for code, says in ((1, INHIBITED), (100, "")):
+        world = World((code, says), switched=False)
+        assert (await world.failure(SwitchMode.TEST)).kind is FailureKind.INHIBITED
+        assert [i.argv[1] for i in world.processes.ran] == ["test"]
+
+
+async def test_a_specialisation_is_refused_before_anything_runs():
+    world = World()
+    with pytest.raises(TaskError, match="cannot run a specialisation"):
+        await world.activator().activate(replace(an_activation(), profile=OLD))
+    assert world.processes.ran == []
 
 
 async def test_exit_code_100_means_a_reboot():
