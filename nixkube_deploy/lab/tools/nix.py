@@ -18,6 +18,7 @@ from nixkube_deploy.lab.tools.workshop import Options, Parsed, ToolCall, ToolErr
 
 VERSION = "2.28.5"
 _ATTRIBUTE = re.compile(r'nixosConfigurations\.(?:"([^"]+)"|([A-Za-z0-9_-]+))(?:\.(.*))?')
+_SELECTED = re.compile(r'\bcs\.(?:"((?:[^"\\]|\\.)+)"|([A-Za-z0-9_-]+))')
 _ROW = re.compile(r'\[((?: "(?:[^"\\]|\\.)*")+) \]')
 _GET_FLAKE = re.compile(r'\(builtins\.getFlake "([^"\\]+)"\)\.nixosConfigurations;')
 _NAME = re.compile(r'"((?:[^"\\]|\\.)*)"')
@@ -152,7 +153,10 @@ def _evaluated(call: ToolCall, flake: Flake, attribute: str, apply: str | None) 
     if apply is not None and _ROW.search(apply):
         return _pass(call, flake, attribute, apply)
     if attribute == "nixosConfigurations":
-        return sorted(flake.hosts)
+        if apply is None or "attrNames" in apply:
+            return sorted(flake.hosts)
+        names = list(dict.fromkeys(a or b for a, b in _SELECTED.findall(apply)))
+        return {name: _selected(evaluate(call, flake, name), apply) for name in names}
     host, rest = _host_and_rest(flake, attribute)
     recipe = evaluate(call, flake, host)
     if not rest and apply is not None:
