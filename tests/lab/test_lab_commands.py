@@ -69,6 +69,17 @@ async def test_a_link_through_something_missing_fails_and_prints_nothing(bench):
     assert (await bench.run("readlink -f /run/nowhere")).out == "/run/nowhere\n"
 
 
+async def test_generations_have_an_age_and_what_runs_is_told(bench):
+    script = (
+        "date +%s; readlink -f /run/booted-system /run/current-system; ls -l --time-style=+%s /nix/var/nix/profiles"
+    )
+    now, booted, runs, *links = (await bench.says(script)).splitlines()
+    assert (booted, runs) == (bench.old.toplevel, bench.old.toplevel)
+    (link,) = [line.split() for line in links if " system-1-link -> " in line]
+    assert (int(link[5]) <= int(now), link[-1]) == (True, bench.old.toplevel)
+    assert any(line.endswith(" system -> system-1-link") for line in links)
+
+
 async def test_a_store_path_that_was_not_copied_is_not_there(bench):
     new = bench.system(kernel="6.12.8", units={"k3s.service": "1.31.4"})
     assert (await bench.run(f"test -e {new.toplevel}")).code == 1
