@@ -109,6 +109,8 @@ async def _metadata(call: ToolCall, parsed: Parsed, reference: str) -> int:
     url = f"path:{flake.path}"
     digest = hashlib.sha256(flake.nar_hash.encode()).hexdigest()
     modified = int(max(path.stat().st_mtime for path in flake.path.rglob("*") if path.is_file()))
+    # A real error is in some file: whoever keeps evaluations must see that this is not the flake it was.
+    modified += sum(fault.kind == "eval-fails" and fault.remaining != 0 for fault in call.workshop.faults.faults)
     locked = {"lastModified": modified, "narHash": flake.nar_hash, "path": str(flake.path), "type": "path"}
     plain = {
         "description": "The hosts of a lab",
