@@ -8,8 +8,12 @@ import os
 import select
 import socket
 import sys
+import time
 
 _CHUNK = 1 << 18
+_TOLD = 1 << 20
+_PAUSE = 0.25
+"""Bytes and seconds after which the tally is told."""
 _FAILED = 255
 """What ``ssh`` itself ends with when it could not do its work."""
 
@@ -62,10 +66,15 @@ def _count(link: socket.socket) -> int:
             os._exit(_FAILED)
     os.close(ours)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Nix must see ``ssh`` end, not us.
+    untold, told = 0, time.monotonic()
     try:
         while data := os.read(0, _CHUNK):
             _write(its, data)
-            link.sendall(len(data).to_bytes(4, "big"))
+            untold += len(data)
+            if untold >= _TOLD or time.monotonic() - told > _PAUSE:  # Each word of it wakes the controller.
+                link.sendall(untold.to_bytes(4, "big"))
+                untold, told = 0, time.monotonic()
+        link.sendall(untold.to_bytes(4, "big"))
     except BrokenPipeError:
         pass  # It ended; its exit code tells the rest.
     os.close(its)
