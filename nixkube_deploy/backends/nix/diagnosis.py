@@ -4,13 +4,9 @@ The texts are those of 2.8, 2.26 and 2.34. Nothing here runs anything; builds an
 """
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
 
 from nixkube_deploy.model.failure import Failure, FailureKind
-from nixkube_deploy.model.fleet import Host
-from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.shell import CommandResult
 
 EVIDENCE: Final = 20
@@ -19,7 +15,6 @@ NOISE: Final = re.compile(
     r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$"
 )
 _ERROR = re.compile(r"\berror:\s*(?P<text>\S.*)")
-_KILLED: Final = frozenset({-9, 137})
 
 
 def errors(stderr: str) -> tuple[str, ...]:
@@ -33,37 +28,6 @@ def last_error(stderr: str) -> str:
     """The text of the last ``error:`` line: the innermost cause. Without one, the last line there is."""
     found = [match["text"] for line in stderr.splitlines() if (match := _ERROR.search(line))]
     return (found or errors(stderr) or ("it gave no reason",))[-1]
-
-
-# Evaluation.
-
-
-def evaluation_failure(host: Host, flake: str, result: CommandResult) -> Failure:
-    """Why one host's configuration does not evaluate."""
-    attr = f"{flake}#{host.flake_attr}.config.system.build.toplevel.drvPath"
-    killed = result.exit_code in _KILLED
-    missing = f"attribute '{host.name}' missing" in result.stderr
-    return Failure(
-        kind=FailureKind.EVALUATION,
-        message=f"{host.name} does not evaluate: "
-        + ("the evaluator was killed, most likely for want of memory" if killed else last_error(result.stderr)),
-        expected=f"the flake to have {host.flake_attr}" if missing else "an evaluation without errors",
-        seen=f"nix eval ended with {result.exit_code}",
-        evidence=errors(result.stderr),
-        next=f"add {host.flake_attr} to the flake, or set `attr` for {host.name} in the inventory"
-        if missing
-        else f"nix eval --raw '{attr}' --show-trace",
-        command="nix eval",
-        exit_code=result.exit_code,
-    )
-
-
-def nothing_evaluates(failures: Mapping[HostName, Failure]) -> Failure:
-    """Not one host evaluates: the first one's reason, which is most likely everybody's."""
-    first = next(iter(failures.values()))
-    if len(failures) == 1:
-        return first
-    return replace(first, message=f"not one of {len(failures)} hosts evaluates; {first.message}")
 
 
 def flake_failure(flake: str, result: CommandResult) -> Failure:
