@@ -219,9 +219,9 @@ async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, ru
     Raises:
         TaskError: ACTIVATION, UNIT, REBOOT, TIMEOUT; transient LOCKED and OUTCOME_UNKNOWN.
     """
-    await look(shell, host)  # Unreachable here means that nothing was done; from here on the host is insisted upon.
+    found = await look(shell, host)  # Unreachable here: nothing was done. From here on the host is insisted upon.
     patient, back = PatientShell(shell, host, clock), action.way_back
-    seen = await _may_begin(patient, run, report)
+    seen = await _may_begin(patient, run, found, report)
     boots = action.reboot or _booted_another(action, seen)
     way = back_to(back, SwitchMode.BOOT if boots else action.mode)
     ended, after, lines = await _go(patient, run, way, seen, report)
@@ -278,9 +278,8 @@ def _booted_another(action: RollBack, seen: Situation) -> bool:
     return seen.boot_id != back.boot_id and seen.booted not in {back.system, back.booted}
 
 
-async def _may_begin(patient: PatientShell, run: RunId, report: OnLine) -> Situation:
+async def _may_begin(patient: PatientShell, run: RunId, seen: Situation, report: OnLine) -> Situation:
     """Nothing else may change the host: a timer that has fired is left to finish, another run's switch is respected."""
-    seen = await patient.look()
     for pause, _ in zip(pauses(), range(_GOING_BACK_LOOKS), strict=False):
         if not seen.going_back:
             break

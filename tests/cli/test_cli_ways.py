@@ -65,7 +65,7 @@ def test_every_way_converges_and_the_password_is_nowhere(rig):
     commands = {name: [c["command"] for c in m["commands"]] for name, m in rig.machines().items()}
     assert any("--unit=nixos-rebuild-switch-to-configuration" in command for command in commands["rebuilt"])
     assert any("activatable-nixos-system-rs" in command for command in commands["rs"])
-    assert any("sudo -S" in command and "--unit=nixkube-deploy-boot" in command for command in commands["asks"])
+    assert any("sudo -k -S" in command and "--unit=nixkube-deploy-boot" in command for command in commands["asks"])
     assert any("--unit=nixkube-deploy-switch" in command for command in commands["cp1"])
     state = [path.read_text() for path in (rig.directory.parent / "state").rglob("*") if path.is_file()]
     seen = [
