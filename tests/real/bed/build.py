@@ -22,6 +22,7 @@ from tests.real.bed.prepare import PASSWORD, HostOptions, prepare_host
 ROOT = Path(__file__).resolve().parents[3]
 FLAKE = ROOT / "flakes" / "lab"
 NETWORK = "10.77.0"
+INOTIFY = 4096
 NIX_CONF = """\
 experimental-features = nix-command flakes
 build-users-group =
@@ -148,7 +149,19 @@ def _first_system(fleet: RealFleet, initial: Mapping[str, Any]) -> str:
     return system
 
 
+def _let_many_watch() -> None:
+    """Each systemd takes a few of the machine's inotify instances, and 128 are too few for a dozen of hosts.
+
+    Raised for good: whoever else runs a bed now needs it as well.
+    """
+    limit = Path("/proc/sys/fs/inotify/max_user_instances")
+    if int(limit.read_text()) < INOTIFY:
+        limit.write_text(f"{INOTIFY}\n")
+
+
 def _power_on(fleet: RealFleet) -> None:
+    if fleet.tier == 2:
+        _let_many_watch()
     for host in fleet.hosts.values():
         if fleet.tier == 2:
             host.cgroup = f"{fleet.directory}/run/cgroup/{fleet.groups}/{host.name}"
@@ -165,21 +178,34 @@ def _power_on(fleet: RealFleet) -> None:
     fleet.inside("\n".join(lines))
     for host in fleet.hosts.values():
         host.wait_for_ssh()
+    for host in fleet.hosts.values():
+        assert host.settled() == "running", f"{host.name} boots badly: {host.failed_units}\n{host.journal('*')[-3000:]}"
     fleet.known_hosts.write_text("".join(host.known_hosts_line for host in fleet.hosts.values()))
 
 
 def _end(fleet: RealFleet) -> None:
-    for host in fleet.hosts.values():
-        host.end()
+    """Everything is killed before anything is waited for, and before anything is complained about."""
+    left = [host for host in fleet.hosts.values() if host.started is not None]
+    for host in left:
+        host.kill()
+    try:
+        for host in left:
+            wait_until(lambda host=host: not host.processes(), f"the end of every process of {host.name}", 30)
+    finally:
+        code = _close(fleet)
+    assert code == 0, f"the bed's keeper ended with {code}: {(fleet.directory / 'logs' / 'keeper.log').read_text()}"
+
+
+def _close(fleet: RealFleet) -> int:
     if fleet.keeper is None:
-        return
+        return 0
     assert fleet.keeper.stdin is not None
     assert fleet.keeper.stdout is not None
     fleet.keeper.stdin.close()
     try:
-        code = fleet.keeper.wait(timeout=20)
+        return fleet.keeper.wait(timeout=30)
     except subprocess.TimeoutExpired:
         fleet.keeper.kill()
-        code = fleet.keeper.wait()
-    fleet.keeper.stdout.close()
-    assert code == 0, f"the bed's keeper ended with {code}: {(fleet.directory / 'logs' / 'keeper.log').read_text()}"
+        return fleet.keeper.wait()
+    finally:
+        fleet.keeper.stdout.close()

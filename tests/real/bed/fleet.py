@@ -184,8 +184,14 @@ class RealFleet:
 
     def toplevel(self, host: str) -> str:
         """The store path of what the flake says the host is to run now; not built by this."""
-        attribute = f"{self.flake}#nixosConfigurations.{host}.config.system.build.toplevel.outPath"
-        return self.controller("nix", "eval", "--raw", attribute).stdout
+        return self.toplevels()[host]
+
+    def toplevels(self) -> dict[str, str]:
+        """``toplevel`` of every host of the flake, by one evaluation."""
+        paths = "builtins.mapAttrs (_: c: c.config.system.build.toplevel.outPath)"
+        return json.loads(
+            self.controller("nix", "eval", "--json", f"{self.flake}#nixosConfigurations", "--apply", paths).stdout
+        )
 
     def inside(self, script: str) -> str:
         """A shell script in the bed's own namespaces, where the bridge and every host's disk are."""

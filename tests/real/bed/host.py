@@ -20,6 +20,8 @@ HERE = Path(__file__).resolve().parent
 SSH_PORT = 22
 _LISTEN = "0A"
 _BOOT = 60.0
+_PROFILE = "/nix/var/nix/profiles/system"
+_LIST = f"nix-env -p {_PROFILE} --list-generations"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -200,14 +202,11 @@ class RealHost:
                     continue
         return found
 
-    def end(self) -> None:
-        """Take it away, with everything on it."""
-        if self.started is None:
-            return
+    def kill(self) -> None:
+        """Take it away, with everything on it; see ``processes``."""
         _ = self.init
-        self.started.kill()
-        self.started.wait()
-        wait_until(lambda: not self.processes(), f"the end of every process of {self.name}", 20)
+        self.mains.kill()
+        self.mains.wait()
 
     # --- network -----------------------------------------------------------------------------------------------------
 
@@ -280,20 +279,28 @@ class RealHost:
 
     @property
     def profile(self) -> str:
-        return self.run("readlink -f /nix/var/nix/profiles/system")
+        return self.run(f"readlink -f {_PROFILE}")
 
     @property
     def generations(self) -> dict[int, str]:
         """What ``nix-env --list-generations`` says, number to system; see also ``generation``."""
-        listed = self.run("nix-env -p /nix/var/nix/profiles/system --list-generations")
-        numbers = [int(line.split()[0]) for line in listed.splitlines() if line.strip()]
-        return {n: self.run(f"readlink -f /nix/var/nix/profiles/system-{n}-link") for n in numbers}
+        script = f"{_LIST} | while read number _; do echo $number $(readlink -f {_PROFILE}-$number-link); done"
+        rows = (line.split() for line in self.run(script).splitlines())
+        return {int(number): system for number, system in rows}
 
     @property
     def generation(self) -> int:
         """The one ``nix-env --list-generations`` calls current."""
-        listed = self.run("nix-env -p /nix/var/nix/profiles/system --list-generations")
-        return next(int(line.split()[0]) for line in listed.splitlines() if "(current)" in line)
+        return next(int(line.split()[0]) for line in self.run(_LIST).splitlines() if "(current)" in line)
+
+    def settled(self) -> str:
+        """systemd's word for the whole once booting is over: ``running`` or ``degraded``."""
+        return self.run("systemctl is-system-running --wait", check=False)
+
+    @property
+    def failed_units(self) -> list[str]:
+        listed = self.run("systemctl list-units --failed --plain --no-legend --no-pager")
+        return [line.split()[0] for line in listed.splitlines()]
 
     def journal(self, unit: str) -> str:
         """What a unit has said."""
