@@ -41,11 +41,15 @@ class DeadMan:
     def arm(self, unit: str) -> str:
         """The command that arms it. When it fires it says so, and stops a switch that hangs, for the lock's sake.
 
-        A service's PATH on NixOS has no nix-env, hence the path of the system's own programs.
+        A service's PATH on NixOS has no nix-env, hence the path of the system's own programs. No semicolon: systemd
+        writes it escaped into the transient unit, and after a daemon-reload, which every switch does, the shell gets
+        it with the backslash.
         """
-        way = f"echo {self.name} >{FIRED}; PATH=/run/current-system/sw/bin; systemctl stop {unit}; {self.back.line}"
+        way = f"echo {self.name} >{FIRED} && systemctl stop {unit} || true && {self.back.line}"
+        assert ";" not in way
         timer = (f"--unit={self.name}", f"--on-active={self.seconds:.0f}s", "--timer-property=AccuracySec=1s")
-        return shlex.join(("systemd-run", "--quiet", "--no-ask-password", *timer, "--", "sh", "-c", way))
+        path = "--setenv=PATH=/run/current-system/sw/bin"
+        return shlex.join(("systemd-run", "--quiet", "--no-ask-password", *timer, path, "--", "sh", "-c", way))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -435,6 +435,14 @@ async def test_a_dead_man_that_fires_during_the_switch_is_named():
     assert (await failure_of(host.shell())).kind is FailureKind.FELL_BACK
 
 
+async def test_the_way_back_has_nothing_that_a_daemon_reload_would_mangle():
+    """systemd 252 writes ``;`` as ``\\;`` into a transient unit, and reads the backslash back as one."""
+    host = NixosHost(OLD)
+    await activate(host.shell())
+    (argv,) = host.timers.values()
+    assert not set(argv[-1]) & set(";\\$%\"'\n")
+
+
 def cut_off(host: NixosHost) -> FakeShell:
     """The link breaks in the middle of the switch, and when it is mended the host has gone back by itself."""
     shell = host.shell()
