@@ -23,6 +23,8 @@ class RealFleet:
 
     directory: Path
     tier: int
+    base: Path = Path("/")
+    """Whose programs the hosts run: the machine's, or those of a tree of another Debian."""
     hosts: dict[str, RealHost] = field(default_factory=dict)
     keeper: "subprocess.Popen[bytes] | None" = None
     groups: str = ""

@@ -82,12 +82,13 @@ def prepare_host(fleet: "RealFleet", host: RealHost, options: HostOptions, first
     )
     disk = host.disk
     (disk / "boot-delay").write_text("0.2\n")
+    (disk / "base").write_text(f"{fleet.base}\n")
     if options.daemon:
         (disk / "daemon").touch()
     _etc(fleet, host, options, disk / "etc")
     if host.tier == 2:
         systemd.write_units(disk / "units", daemon=options.daemon)
-        systemd.write_etc(disk / "etc")
+        systemd.write_etc(disk / "etc", fleet.base)
     public = Path(f"{fleet.key}.pub").read_text()
     _keys(disk / "root", public, 0)
     _keys(disk / "home" / "deploy", public, DEPLOY_UID)
@@ -109,22 +110,21 @@ def _etc(fleet: "RealFleet", host: RealHost, options: HostOptions, etc: Path) ->
     private.write_text(key.read_text())
     private.chmod(0o600)
     host.host_key = " ".join(Path(f"{key}.pub").read_text().split()[:2])
-    _users(options, etc)
+    _users(options, fleet.base / "etc", etc)
 
 
-def _users(options: HostOptions, etc: Path) -> None:
-    """``deploy``, beside those the machine has."""
+def _users(options: HostOptions, below: Path, etc: Path) -> None:
+    """``deploy``, beside those the base has."""
     hashed = subprocess.run(
         ["perl", "-e", "print crypt(<STDIN>, q($6$bed$))"], input=PASSWORD, capture_output=True, text=True, check=True
     ).stdout
-    machine = Path("/etc")
     own = {
         "passwd": f"deploy:x:{DEPLOY_UID}:{DEPLOY_UID}::/home/deploy:/bin/bash\n",
         "group": f"deploy:x:{DEPLOY_UID}:\n",
         "shadow": f"deploy:{hashed}:19000:0:99999:7:::\n",
     }
     for name, line in own.items():
-        others = [each for each in (machine / name).read_text().splitlines(keepends=True) if each[:7] != "deploy:"]
+        others = [each for each in (below / name).read_text().splitlines(keepends=True) if each[:7] != "deploy:"]
         (etc / name).write_text("".join(others) + line)
     (etc / "shadow").chmod(0o640)
     rules = {"password": "deploy ALL=(ALL:ALL) ALL\n", "free": "deploy ALL=(ALL:ALL) NOPASSWD: ALL\n", "no": ""}

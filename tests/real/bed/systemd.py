@@ -49,7 +49,7 @@ MASKED = (
 )
 WANTED = ("ssh.service",)
 _UNITS = Path("/lib/systemd/system")
-_GENERATORS = (Path("/lib/systemd/system-generators"), Path("/etc/systemd/system-generators"))
+_GENERATORS = ("lib/systemd/system-generators", "etc/systemd/system-generators")
 _PAM_SSHD = """\
 account required pam_nologin.so
 @include common-account
@@ -76,11 +76,11 @@ def write_units(folder: Path, *, daemon: bool) -> None:
         (folder / unit).symlink_to("/dev/null")
 
 
-def write_etc(etc: Path) -> None:
+def write_etc(etc: Path, base: Path) -> None:
     """The rest of /etc that systemd and logins look at."""
     generators = etc / "systemd" / "system-generators"
     generators.mkdir(parents=True)
-    for name in {path.name for place in _GENERATORS if place.is_dir() for path in place.iterdir()}:
+    for name in {path.name for place in _GENERATORS if (base / place).is_dir() for path in (base / place).iterdir()}:
         (generators / name).symlink_to("/dev/null")
     (etc / "systemd" / "system.conf.d").mkdir()
     (etc / "systemd" / "system.conf.d" / "bed.conf").write_text(_CONF)
