@@ -127,3 +127,15 @@ def test_binary_nonsense_reads_as_text(root):
     file.parent.mkdir(parents=True)
     file.write_bytes(b"\xff\xfequiet")
     assert StoreFiles(root).contents(StorePath(SYSTEM)).kernel_params.endswith("quiet")
+
+
+def test_specialisations_are_listed_as_the_systems_they_are(tmp_path):
+    inner = tmp_path / "nix/store" / f"{'b' * 32}-nixos-system-w1-quiet"
+    folder = tmp_path / "nix/store" / f"{'a' * 32}-nixos-system-w1" / "specialisation"
+    for each in (inner, folder):
+        each.mkdir(parents=True)
+    (folder / "quiet").symlink_to(f"/nix/store/{inner.name}")
+    (folder / "gone").symlink_to("/nix/store/nothing")
+    files = StoreFiles(tmp_path)
+    assert files.specialisations(StorePath(f"/nix/store/{folder.parent.name}")) == {"quiet": f"/nix/store/{inner.name}"}
+    assert files.specialisations(StorePath(f"/nix/store/{inner.name}")) == {}
