@@ -31,10 +31,8 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
 class JournalFile:
     """A ``Ledger`` on disk. Each append is one write and one fsync; after one that failed there is no other.
 
-    A skip and a success are not waited for: whatever is begun because of one is an event of its own, whose fsync takes
-    everything before it along. Lost in a power cut, a skip is concluded again and a success is found on the host, where
-    what was started is verified first. So halting ten thousand hosts does not stop the event loop for eighty thousand
-    fsyncs, and no host waits for the disk between one step and the next twice.
+    A skip alone is not waited for: nobody acts on it, and a fold that lost it in a power cut draws the same conclusion
+    again. So halting ten thousand hosts does not stop the event loop for eighty thousand fsyncs.
     """
 
     def __init__(self, descriptor: int, path: Path, past: tuple[Record, ...], clock: Clock) -> None:
@@ -70,7 +68,7 @@ class JournalFile:
         try:
             with explained(self.path):
                 _write(self._descriptor, record_line(record))
-                if not _may_wait(event):
+                if not _is_skip(event):
                     os.fsync(self._descriptor)
         except DeployError as error:
             with suppress(OSError):
@@ -135,8 +133,8 @@ def _take_up(descriptor: int, path: Path, plan: Plan) -> tuple[Record, ...]:
     return past
 
 
-def _may_wait(event: Event) -> bool:
-    return isinstance(event, TaskSettled) and event.verdict in {Verdict.SKIPPED, Verdict.SUCCEEDED}
+def _is_skip(event: Event) -> bool:
+    return isinstance(event, TaskSettled) and event.verdict is Verdict.SKIPPED
 
 
 def _write(descriptor: int, data: bytes) -> None:
