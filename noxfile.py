@@ -73,6 +73,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def real(session: nox.Session) -> None:
+    """Against hosts with real OpenSSH, Nix and systemd, every fault included: root, about five minutes."""
+    install(session)
+    session.run("pytest", "tests/real", *session.posargs, env={"NIXKUBE_REAL": "all"})
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
     install(session)

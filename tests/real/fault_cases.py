@@ -1,6 +1,7 @@
 """The faults, each with the outcome that is promised."""
 
 import shlex
+import shutil
 import time
 
 from nixkube_deploy.model.failure import FailureKind as Kind
@@ -142,17 +143,29 @@ TRUSTS = "trusted-users = root deploy\n"
 RULE = "/etc/sudoers.d/deploy"
 
 
-def trusted(scene: Scene) -> None:
-    scene.victim.run(f"printf '{TRUSTS}' >>/etc/nix/nix.conf")
-    scene.restart_nix_daemon()
-
-
 BIG = 300 << 20
 
 
 def big(scene: Scene) -> None:
     """A new system that takes a while to copy, and differs from the last one."""
     scene.fleet.configure(VICTIM, packages={"big": f"{time.monotonic():.3f}"}, sizes={"big": BIG})
+
+
+CACHE = "/var/lib/cache"
+
+
+def unsigned_cache(scene: Scene) -> Done:
+    """n2 pulls from a cache that nobody signed. What is pushed to it is received by root, who needs no signature."""
+    wanted = scene.wants()[VICTIM]
+    attribute = f"path:{scene.fleet.flake}#nixosConfigurations.{VICTIM}.config.system.build.toplevel"
+    scene.fleet.controller("nix", "build", "--no-link", attribute)
+    scene.fleet.controller("nix", "copy", "--to", f"file://{scene.fleet.directory}/cache", wanted)
+    shutil.copytree(scene.fleet.directory / "cache", scene.victim.disk / CACHE.lstrip("/"))
+    return scene.apply()
+
+
+def trust_the_cache(scene: Scene) -> None:
+    scene.victim.run("echo 'require-sigs = false' >>/etc/nix/nix.conf")
 
 
 def cut_in_the_copy(mended_after: float | None):
@@ -445,13 +458,14 @@ CASES = (
         slow=True,
     ),
     Case(
-        name="an unsigned path to a host that trusts neither it nor the user",
+        name="an unsigned path to a host that wants signatures",
+        act=unsigned_cache,
         exit_code=HALTED,
         failed="n2/copy",
         kind=Kind.COPY,
-        says=("trusts neither the path's signature nor the user", "lacks a", "nix.settings.trusted-public-keys"),
-        lift=trusted,
-        setup=Setup(deploys=True, victim=HostOptions(sudo="free")),
+        says=("signed by no key it trusts", "nix store sign", "nix.settings.trusted-public-keys on n2"),
+        lift=trust_the_cache,
+        setup=Setup(victim_settings={"copy": {"via": "cache", "cache": f"file://{CACHE}"}}),
     ),
     # The copy.
     Case(
@@ -461,13 +475,14 @@ CASES = (
         new=ALL,
         lift=nothing,
         setup=Setup(tier=1),
+        slow=True,
     ),
     Case(
         name="the link is cut in the middle of the copy for good",
         act=cut_in_the_copy(None),
         exit_code=HALTED,
         failed="n2/copy",
-        kind=Kind.COPY,
+        kind=Kind.UNREACHABLE,
         says=("n2", "nothing: the host still is what it was"),
         lift=mend_link,
         setup=Setup(tier=1),

@@ -36,14 +36,15 @@ class Setup:
     gate: str = "5s"
     limit: int = 1
     """``max_unavailable``: a host that does not answer counts."""
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    victim_settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of n2 in the inventory."""
 
     def inventory(self, fleet: RealFleet) -> Path:
         login = {"user": "deploy"}
         other = {"ssh": login, "privilege": "sudo", "privilege_password": {"file": str(fleet.password_file)}}
         return fleet.inventory(
-            per_host={VICTIM: other} if self.deploys else {},
-            defaults={"ssh": {"keepalive": "1s", "connect_timeout": "2s"}, **self.defaults},
+            per_host={VICTIM: {**(other if self.deploys else {}), **self.victim_settings}},
+            defaults={"ssh": {"keepalive": "1s", "connect_timeout": "2s"}},
             strategy={
                 "canary": 1,
                 "max_unavailable": self.limit,
