@@ -24,9 +24,14 @@ def main() -> int:
     os.environ["PATH"] = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
     if wanted not in sys.argv[1:]:
         os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
+    counts = os.environ["NIXKUBE_WIRE_MODE"] == "count"
+    if "-O" in sys.argv[1:]:  # Newer versions of Nix ask whether a ControlMaster runs, before they connect.
+        if counts:
+            os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
+        return _FAILED
     link = socket.socket(socket.AF_UNIX)
     link.connect(os.environ["NIXKUBE_WIRE_SOCKET"])
-    if os.environ["NIXKUBE_WIRE_MODE"] == "count":
+    if counts:
         return _count(link)
     if any("LocalCommand=echo started" in word for word in sys.argv[1:]):
         os.write(1, b"started\n")  # Newer versions of Nix wait for it: the login is over, the protocol follows.

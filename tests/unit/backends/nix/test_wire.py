@@ -100,6 +100,16 @@ async def test_an_openssh_that_ends_early_ends_the_copy(way):
     assert result.exit_code == 255
 
 
+async def test_a_nix_that_asks_for_a_control_master_is_told_that_there_is_none(way):
+    way.shell.answers("nix-store", stdout="hello")
+    work = way.nix(f"ssh -O check {W1} </dev/null && exit 1; ssh {W1} -x -oLocalCommand='echo started' </dev/null")
+    result = await way.wires.kept(a_host("w1"), W1, way.moved, work)
+    assert result.stdout.startswith("started\n"), "which a newer Nix waits for only where no master runs"
+    way.real_ssh("echo asked $*")
+    result = await way.wires.counted(W1, way.moved, way.nix(f"ssh -O check {W1}"))
+    assert result.stdout == f"asked -O check {W1}\n"
+
+
 async def test_a_connection_that_is_lost_is_the_cause_and_nixs_words_the_consequence(way):
     way.shell.loses("nix-store")
     with pytest.raises(OutcomeUnknown):
