@@ -18,6 +18,7 @@ from typing import Any
 from tests.real.bed.fleet import RealFleet, merged
 from tests.real.bed.host import HERE, RealHost, wait_until
 from tests.real.bed.prepare import PASSWORD, HostOptions, prepare_host
+from tests.real.bed.tree import programs, tree
 
 ROOT = Path(__file__).resolve().parents[3]
 FLAKE = ROOT / "flakes" / "lab"
@@ -43,15 +44,19 @@ def real_fleet(
     options: HostOptions | None = None,
     per_host: Mapping[str, HostOptions] | None = None,
     initial: Mapping[str, Any] | None = None,
+    nix: str | None = None,
 ) -> Iterator[RealFleet]:
     """A bed in ``directory`` (which is new), for the length of the block.
 
     Every host runs and has booted a first system, generation 1: ``flakes/lab`` with no units and no packages, merged
-    with ``initial``. Its store holds nothing else.
+    with ``initial``. Its store holds nothing else. ``nix``: the Debian whose Nix is used on both sides, and whose sshd
+    and systemd on the hosts, ``trixie`` or ``forky``; else what NIXKUBE_REAL_NIX says, else the machine's own.
     """
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
-    fleet = RealFleet(directory, tier)
+    suite = nix or os.environ.get("NIXKUBE_REAL_NIX", "")
+    fleet = RealFleet(directory, tier, base=tree(suite) if suite else Path("/"))
+    fleet.environment = _environment(directory, programs(suite) if suite else None)
     try:
         _controller(fleet)
         _flake(fleet, [f"n{number}" for number in range(1, hosts + 1)])
@@ -73,7 +78,6 @@ def _controller(fleet: RealFleet) -> None:
     for each in ("run", "controller/home", "controller/state", "controller/nix-conf", "logs"):
         (directory / each).mkdir(parents=True, exist_ok=True)
     Path("/nix").mkdir(exist_ok=True)  # A place to mount on, as on every machine with nix.
-    fleet.environment = _environment(directory)
     groups = f"nixkube-bed-{os.getpid()}-{secrets.token_hex(3)}" if fleet.tier == 2 else "-"
     argv = ["unshare", "--mount", "--net", "--propagation", "private", "sh", str(HERE / "keeper.sh"), str(directory)]
     log = directory / "logs" / "keeper.log"
@@ -96,9 +100,18 @@ def _controller(fleet: RealFleet) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(fleet.key)], check=True)
 
 
-def _environment(directory: Path) -> dict[str, str]:
+def _environment(directory: Path, newer: Path | None) -> dict[str, str]:
     controller = directory / "controller"
-    paths = (str(Path(sys.executable).parent), "/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin")
+    own = (str(newer),) if newer else ()
+    paths = (
+        str(Path(sys.executable).parent),
+        *own,
+        "/usr/local/sbin",
+        "/usr/local/bin",
+        "/usr/sbin",
+        "/usr/bin",
+        "/sbin",
+    )
     return {
         "HOME": str(controller / "home"),
         "LANG": "C.UTF-8",
