@@ -1,5 +1,6 @@
 """The manual: ``nox -l`` lists what can be done, ``nox`` does what CI does."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -14,6 +15,8 @@ PURE = tuple(f"tests/unit/{room}" for room in ("model", "plan", "engine", "journ
 """Tests of the rooms whose every branch must be taken."""
 MEASURED = ("tests/lab/test_apply.py", "tests/lab/test_scale.py", "tests/architecture")
 """Tests with a clock or a scale in their hand."""
+WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("cli", "copy", "evaluation"))
+"""Tests of whatever nix is found first."""
 
 
 def install(session: nox.Session) -> None:
@@ -84,6 +87,25 @@ def contract(session: nox.Session) -> None:
     """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
     install(session)
     session.run("pytest", "tests/contract", *session.posargs)
+
+
+@nox.session
+def real(session: nox.Session) -> None:
+    """Against real hosts: sshd, nix and systemd in namespaces; needs root. `--nix=trixie` or `forky`: a newer Nix."""
+    install(session)
+    if os.geteuid() != 0:
+        session.error("real hosts are made of namespaces and mounts: run this as root")
+    suites = [each.removeprefix("--nix=") for each in session.posargs if each.startswith("--nix=")]
+    chosen = [each for each in session.posargs if not each.startswith("--nix=")]
+    for suite in suites or [""]:
+        env = {"NIXKUBE_REAL": "all", "NIXKUBE_REAL_NIX": suite}
+        if suite:  # Fails where there is no such Nix: nothing is tested with another one in its name.
+            programs = str(session.run("python", "-m", "tests.real.bed.tree", suite, silent=True)).split()[-1]
+            paths = os.pathsep.join((session.bin, programs, os.environ["PATH"]))
+            session.run("nix", "--version", env={"PATH": paths}, external=True)
+            if not chosen:
+                session.run("pytest", "-q", *WITH_NIX, env={"PATH": paths})
+        session.run("pytest", "-q", *(chosen or ["tests/real"]), env=env)
 
 
 @nox.session
