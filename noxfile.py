@@ -76,13 +76,6 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
-def real(session: nox.Session) -> None:
-    """Against hosts with real OpenSSH, Nix and systemd, every fault included: root, about five minutes."""
-    install(session)
-    session.run("pytest", "tests/real", *session.posargs, env={"NIXKUBE_REAL": "all"})
-
-
-@nox.session
 def contract(session: nox.Session) -> None:
     """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
     install(session)
@@ -91,7 +84,7 @@ def contract(session: nox.Session) -> None:
 
 @nox.session
 def real(session: nox.Session) -> None:
-    """Against real hosts: sshd, nix and systemd in namespaces; needs root. `--nix=trixie` or `forky`: a newer Nix."""
+    """Real sshd, nix and systemd, every fault: root, some minutes. `--nix=trixie` or `--nix=forky`: a newer Nix."""
     install(session)
     if os.geteuid() != 0:
         session.error("real hosts are made of namespaces and mounts: run this as root")
