@@ -35,6 +35,7 @@ from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.protocols import disruption, reboot
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
+from nixkube_deploy.protocols.situation import look
 
 NOTHING = Done(changed=False)
 WAITS = "the next boot starts it"
@@ -188,15 +189,19 @@ class Performer:
             attempt.report(f"draining again: {', '.join(left)} came back")
             await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)
 
-    async def _empty_again(self, host: Host, attempt: Attempt) -> None:
+    async def _empty_again(self, host: Host, back: WayBack, attempt: Attempt) -> None:
         """A host that failed after it was given back (its soak) has pods again: they leave first, if they can.
 
-        Going back matters more than that: what keeps them is told, and is no reason to leave the host as it is.
+        Going back matters more than that: what keeps them is told, and is no reason to leave the host as it is. Where
+        only the next boot has to go back, nobody notices, and nobody has to leave.
         """
         drained = self.drains.get(host.name)
         if drained is None:
             return
         try:
+            seen = await look(self.world.shell, host)
+            if seen.current == back.system and seen.boot_id == back.boot_id:
+                return
             cluster, node = self._cluster(), await self.nodes.find(host)
             if await disruption.still_drained(cluster, node, drained.options):
                 await disruption.cordon(cluster, node, self.run)
@@ -221,7 +226,7 @@ class Performer:
     async def _roll_back(self, action: RollBack, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self.locks.ensure(host)
-        await self._empty_again(host, attempt)
+        await self._empty_again(host, action.way_back, attempt)
         await reboot.roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
         return Done(detail=f"back on {action.way_back.system}")
 
