@@ -21,6 +21,7 @@ from tests.real.watcher import ProcessWatcher, holding
 CANARY = "canary-7d1f0c52e9b4"
 OTHER = "not-the-canary-at-all"
 FORMS = ("env", "file", "command")
+RUNS = 6
 _SERIAL = count(1)
 
 BUG = """\
@@ -180,12 +181,18 @@ def test_a_bug_that_tells_everything_it_knows_does_not_know_the_password(fleet):
     change(fleet)
     program = fleet.directory / "bug.py"
     program.write_text(BUG)
-    done = run(fleet, "env", program=(str(program),))
-    assert done.exit_code == 1
-    assert "Traceback" in done.stderr
-    assert "a bug at Request(" in done.stderr
-    assert saw_the_password_used(done)
-    assert done.found == ()
+    # It ends so soon that the watcher may blink: every run must show nothing, and one must have been seen through.
+    seen = False
+    for _ in range(RUNS):
+        done = run(fleet, "env", program=(str(program),))
+        assert done.exit_code == 1
+        assert "Traceback" in done.stderr
+        assert "a bug at Request(" in done.stderr
+        assert done.found == ()
+        seen = seen or saw_the_password_used(done)
+        if seen:
+            break
+    assert seen
 
 
 def test_the_search_would_find_it(fleet):
