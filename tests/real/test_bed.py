@@ -228,7 +228,8 @@ def test_a_unit_that_fails_says_how(host):
 def test_a_unit_that_is_killed_says_that(host):
     run = "systemd-run --quiet --unit=bed-killed --service-type=oneshot --remain-after-exit --"
     host.run(f"({run} sleep 1078 &) >/dev/null 2>&1")
-    wait_until(lambda: host.run("pkill -9 -fx '(/usr/bin/)?sleep 1078' && echo yes", check=False) == "yes", "the process", 5)
+    kill = "pkill -9 -fx '(/usr/bin/)?sleep 1078' && echo yes"
+    wait_until(lambda: host.run(kill, check=False) == "yes", "the process", 5)
     wait_until(lambda: shown(host, "bed-killed")["ActiveState"] == "failed", "its end", 5)
     seen = shown(host, "bed-killed")
     assert (seen["ActiveState"], seen["Result"], seen["ExecMainStatus"]) == ("failed", "signal", "9")
