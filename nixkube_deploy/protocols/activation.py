@@ -21,7 +21,7 @@ from nixkube_deploy.protocols.confirmation import confirm
 from nixkube_deploy.protocols.destination import Destination, back_to
 from nixkube_deploy.protocols.launch import DeadMan, Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell
-from nixkube_deploy.protocols.situation import Situation, look
+from nixkube_deploy.protocols.situation import WHERE, Situation, look
 from nixkube_deploy.protocols.transient import Ended, Ending, Gone, Overdue
 
 _WAY_BACK_VERSION: Final = 1
@@ -53,7 +53,7 @@ class NativeActivator:
         Raises:
             TaskError: ACTIVATION, UNIT, FELL_BACK, LOCKED; transient OUTCOME_UNKNOWN (the next attempt re-attaches).
         """
-        seen = await look(self._shell, activation.host)
+        seen = await look(self._shell, activation.host, WHERE)
         change = _Change(
             activation=activation,
             patient=PatientShell(self._shell, activation.host, self._clock),

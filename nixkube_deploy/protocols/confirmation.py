@@ -12,7 +12,7 @@ from nixkube_deploy.ports.shell import Command
 from nixkube_deploy.protocols import script, transient
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import CURRENT
-from nixkube_deploy.protocols.situation import DEAD_MAN, QUESTIONS, Situation, situation
+from nixkube_deploy.protocols.situation import DEAD_MAN, WHERE, Situation, situation
 
 
 async def confirm(patient: PatientShell, activation: Activation) -> None:
@@ -26,7 +26,7 @@ async def confirm(patient: PatientShell, activation: Activation) -> None:
     """
     command = Command(argv=("sh", "-c", confirming(activation)), privileged=True, timeout=30.0)
     result = await patient.insist(lambda: patient.shell.run_fresh(patient.host, command))
-    seen = situation(script.checked(patient.host, QUESTIONS, result))
+    seen = situation(script.checked(patient.host, WHERE, result))
     if seen.dead_men and not seen.going_back and seen.current == activation.closure:
         await transient.forget_units(patient, *seen.dead_men)
         seen = await patient.look()
@@ -42,9 +42,9 @@ def confirming(activation: Activation) -> str:
     """
     names = (transient.unit_name(mode, activation.run, activation.closure) for mode in _VERBS)
     there = f"test {CURRENT} -ef {shlex.quote(activation.closure)}"
-    disarm = f"{there} && systemctl stop '{DEAD_MAN}*.timer' 2>/dev/null"
-    forget = f"{there} && systemctl stop {' '.join(f'{name}.service' for name in names)} 2>/dev/null"
-    return "\n".join((disarm, forget, script.script(QUESTIONS)))
+    ours = " ".join(f"{name}.service" for name in names)
+    disarm = f"{there} && systemctl stop '{DEAD_MAN}*.timer' {ours} 2>/dev/null"
+    return "\n".join((disarm, script.script(WHERE)))
 
 
 _VERBS = ("switch", "boot", "test")

@@ -13,9 +13,9 @@ from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
 from nixkube_deploy.protocols import script, transient
 from nixkube_deploy.protocols.destination import Destination
 from nixkube_deploy.protocols.patience import PatientShell
-from nixkube_deploy.protocols.probe import TESTED
+from nixkube_deploy.protocols.probe import FAILED_UNITS, TESTED
 from nixkube_deploy.protocols.script import Question
-from nixkube_deploy.protocols.situation import FIRED, QUESTIONS, Situation, situation
+from nixkube_deploy.protocols.situation import FIRED, WHERE, Situation, situation
 from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone, Queued, Running
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
@@ -89,17 +89,20 @@ class Launch:
 
     @property
     def script(self) -> str:
-        """All of it, with a mark before each step, and the host's answers at its end."""
-        marked = (line for name, command in self.steps for line in (f"echo; echo @{name}", command))
-        return "\n".join((*marked, script.script(self._questions)))
+        """All of it, with a mark before each step, and the host's answers at its end.
+
+        Which units have failed is asked only where the last step, which waits for its unit, did not end well.
+        """
+        marked = "\n".join(line for name, command in self.steps for line in (f"echo; echo @{name}", command))
+        return f"{marked} || {FAILED_UNITS.command} 2>/dev/null\n{script.script(self._questions)}"
 
     @property
     def _questions(self) -> tuple[Question, ...]:
-        return (Question(name="unit", command=transient.show(self.unit)), *QUESTIONS)
+        return (Question(name="unit", command=transient.show(self.unit)), *WHERE)
 
     def read(self, output: str) -> dict[str, str]:
         """The script's output, taken apart."""
-        return script.answers(output, (*(name for name, _ in self.steps), *(q.name for q in self._questions)))
+        return script.read(output, self._questions, (name for name, _ in self.steps))
 
 
 async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLine) -> tuple[Ending, Situation]:
@@ -130,7 +133,7 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     else:
         state = transient.read_state(found["unit"])
         if isinstance(state, Ended):
-            return state, situation(found)
+            return state, situation(found | {"failed": found["starting"]})
     waited = patient.clock.monotonic() - began
     timer = change.dead_man.name if change.dead_man is not None else None
     return await transient.follow(patient, change.unit, waited=waited, timer=timer), await patient.look()

@@ -141,7 +141,7 @@ _MACHINE: Final = (
     Fact(name="machine_id", command="cat /etc/machine-id", read=machine_id),
     Fact(name="boot_id", command="cat /proc/sys/kernel/random/boot_id", read=boot_id),
     Fact(name="machine", command="uname -m", read=word),
-    Fact(name="kernel_release", command="uname -r", read=word),
+    Fact(name="kernel_release", command="cat /proc/sys/kernel/osrelease", read=word),
     Fact(name="hostname", command="cat /proc/sys/kernel/hostname", read=word),
     Fact(name="serial", command="cat /sys/class/dmi/id/product_serial"),
     Fact(name="profile", command=f"readlink -f {PROFILE}", read=system_path),

@@ -19,15 +19,16 @@ FIRED: Final = "/run/nixkube-deploy.fired"
 """Names the dead-man timer that fired last since the boot: the unit it stopped must not be taken for one that never
 started."""
 
-QUESTIONS: Final = (
+WHERE: Final = (
     Question(name="current", command=f"readlink -f {probe.CURRENT}"),
     Question(name="booted", command=f"readlink -f {probe.BOOTED}"),
     Question(name="profile", command=f"readlink -f {probe.PROFILE}"),
     Question(name="boot_id", command="cat /proc/sys/kernel/random/boot_id"),
     Question(name="units", command=probe.systemd_units(probe.OUR_UNITS)),
-    Question(name="failed", command=probe.FAILED_UNITS.command),
     Question(name="fired", command=f"cat {FIRED}"),
 )
+"""Without the units that have failed, which systemd is asked for apart: for looks that judge nothing."""
+QUESTIONS: Final = (*WHERE, Question(name="failed", command=probe.FAILED_UNITS.command))
 _LIST_FIELDS: Final = 3
 
 
@@ -83,9 +84,9 @@ class Situation:
         )
 
 
-async def look(shell: Shell, host: Host) -> Situation:
+async def look(shell: Shell, host: Host, questions: tuple[Question, ...] = QUESTIONS) -> Situation:
     """One round trip over the kept connection."""
-    return situation(await ask(shell, host, QUESTIONS))
+    return situation(await ask(shell, host, questions))
 
 
 def situation(found: Mapping[str, str]) -> Situation:

@@ -154,6 +154,12 @@ class NixosHost:
                 return OK
             case ("readlink", "-f", path) if path in self.links:
                 return CommandResult(exit_code=0, stdout=f"{self.links[path]}\n")
+            case ("readlink", "-m", *paths):
+                return CommandResult(exit_code=0, stdout="".join(f"{self.links.get(path, path)}\n" for path in paths))
+            case ("head", "-v", "-n", _, *paths):
+                texts = {path: self.perform(("cat", path)) for path in paths}
+                found = (f"==> {path} <==\n{text.stdout}\n" for path, text in texts.items() if text.ok)
+                return CommandResult(exit_code=0, stdout="".join(found))
             case ("cat", "/proc/sys/kernel/random/boot_id"):
                 return CommandResult(exit_code=0, stdout=f"{self.boot_id}\n")
             case ("cat", path) if path in self.files:
@@ -192,7 +198,9 @@ class NixosHost:
             self.units[full] = Unit(argv=argv, switch=switch, looks=switch.looks)
             self.journal[name] = switch.says
             if switch.looks == 0:
-                self._finish(name, self.units[full])
+                unit = self.units[full]
+                self._finish(name, unit)
+                return CommandResult(exit_code=1, stderr="Job failed.\n") if unit.state == "failed" else OK
         return OK
 
     def _show(self, name: str) -> str:

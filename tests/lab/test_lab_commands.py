@@ -31,6 +31,15 @@ async def test_a_command_that_is_not_in_the_table_does_not_exist(bench):
         assert name in ran.err
 
 
+async def test_many_links_and_files_are_answered_by_one_program_each(bench):
+    links = await bench.run("readlink -m /run/current-system /run/nowhere/at/all")
+    assert (links.code, links.out) == (0, f"{bench.old.toplevel}\n/run/nowhere/at/all\n")
+    files = await bench.run("head -v -n 9 /etc/machine-id /nowhere /proc/sys/kernel/osrelease")
+    machine = bench.machine
+    named = f"==> /etc/machine-id <==\n{machine.machine_id}\n\n==> /proc/sys/kernel/osrelease <==\n"
+    assert (files.code, files.out) == (1, f"{named}{machine.kernel_release}\n")
+
+
 async def test_the_facts_of_a_host_are_where_nixos_keeps_them(bench):
     script = "cat /etc/machine-id /proc/sys/kernel/random/boot_id; uname -m; uname -r; id -u; hostname"
     machine = bench.machine

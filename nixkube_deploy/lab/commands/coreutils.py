@@ -72,14 +72,14 @@ async def false(_call: Call) -> int:
 
 
 async def readlink(call: Call) -> int:
-    """One link, or with -f the whole way."""
-    follow = "-f" in call.args or "-e" in call.args
+    """One link, or with -f the whole way, or with -m as much of it as there is."""
+    follow = "-f" in call.args or "-e" in call.args or "-m" in call.args
     code = 0
     for path in (word for word in call.args if not word.startswith("-")):
         try:
             target = call.files.canonical(path) if follow else call.files.readlink(path)
         except OSError:
-            target = None
+            target = path if "-m" in call.args else None
         if target is None or ("-e" in call.args and not call.files.exists(target)):
             code = 1
             continue
@@ -198,7 +198,8 @@ async def tail(call: Call) -> int:
 
 
 async def _cut(call: Call, *, first: bool) -> int:
-    words = list(call.args)
+    named = "-v" in call.args
+    words = [word for word in call.args if word != "-v"]
     count = 10
     if words and words[0].startswith("-"):
         option = words.pop(0)
@@ -206,13 +207,19 @@ async def _cut(call: Call, *, first: bool) -> int:
         if not digits.isdigit():
             return call.fail(f"invalid number of lines: '{digits}'")
         count = int(digits)
-    try:
-        text = call.files.read(words[0]) if words else await call.streams.stdin.read()
-    except OSError as error:
-        return call.fail(f"cannot open '{words[0]}' for reading: {error.strerror}")
-    lines = text.splitlines(keepends=True)
-    call.out("".join(lines[:count] if first else lines[-count:] if count else []))
-    return 0
+    code, before = 0, ""
+    for word in words or ("-",):
+        try:
+            text = call.files.read(word) if words else await call.streams.stdin.read()
+        except OSError as error:
+            code = call.fail(f"cannot open '{word}' for reading: {error.strerror}")
+            continue
+        if named or len(words) > 1:
+            call.out(f"{before}==> {word if words else 'standard input'} <==\n")
+            before = "\n"
+        lines = text.splitlines(keepends=True)
+        call.out("".join(lines[:count] if first else lines[-count:] if count else []))
+    return code
 
 
 async def env(call: Call) -> int:

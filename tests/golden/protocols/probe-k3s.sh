@@ -1,27 +1,9 @@
-echo; echo @os_id
-cat /etc/os-release 2>/dev/null
-echo; echo @variant
-cat /etc/os-release 2>/dev/null
-echo; echo @machine_id
-cat /etc/machine-id 2>/dev/null
-echo; echo @boot_id
-cat /proc/sys/kernel/random/boot_id 2>/dev/null
 echo; echo @machine
 uname -m 2>/dev/null
-echo; echo @kernel_release
-uname -r 2>/dev/null
-echo; echo @hostname
-cat /proc/sys/kernel/hostname 2>/dev/null
-echo; echo @serial
-cat /sys/class/dmi/id/product_serial 2>/dev/null
-echo; echo @profile
-readlink -f /nix/var/nix/profiles/system 2>/dev/null
 echo; echo @generation
 readlink /nix/var/nix/profiles/system 2>/dev/null
 echo; echo @specialisations
 readlink -f /nix/var/nix/profiles/system/specialisation/* 2>/dev/null
-echo; echo @tested
-cat /run/nixkube-deploy.test 2>/dev/null
 echo; echo @uid
 id -u 2>/dev/null
 echo; echo @disk.store
@@ -38,48 +20,23 @@ echo; echo @failed_units
 systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null
 echo; echo @activations
 systemctl list-units --all 'nixkube-deploy-*' --plain --no-legend --no-pager 2>/dev/null
-echo; echo @current
-readlink -f /run/current-system 2>/dev/null
-echo; echo @current.kernel
-test -e /run/current-system/kernel && readlink -f /run/current-system/kernel 2>/dev/null
-echo; echo @current.initrd
-test -e /run/current-system/initrd && readlink -f /run/current-system/initrd 2>/dev/null
-echo; echo @current.kernel_modules
-test -e /run/current-system/kernel-modules && readlink -f /run/current-system/kernel-modules 2>/dev/null
-echo; echo @current.systemd
-test -e /run/current-system/systemd && readlink -f /run/current-system/systemd 2>/dev/null
-echo; echo @current.kernel_params
-cat /run/current-system/kernel-params 2>/dev/null
-echo; echo @current.inhibitors
-cat /run/current-system/switch-inhibitors 2>/dev/null
-echo; echo @current.init_interface
-cat /run/current-system/init-interface-version 2>/dev/null
-echo; echo @current.dbus
-test -e /run/current-system/etc/systemd/system/dbus.service && readlink -f /run/current-system/etc/systemd/system/dbus.service 2>/dev/null
-echo; echo @current.units.k3s.service
-test -e /run/current-system/etc/systemd/system/k3s.service && readlink -f /run/current-system/etc/systemd/system/k3s.service 2>/dev/null
-echo; echo @current.units.k3s.service.d/overrides.conf
-test -e /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
-echo; echo @booted
-readlink -f /run/booted-system 2>/dev/null
-echo; echo @booted.kernel
-test -e /run/booted-system/kernel && readlink -f /run/booted-system/kernel 2>/dev/null
-echo; echo @booted.initrd
-test -e /run/booted-system/initrd && readlink -f /run/booted-system/initrd 2>/dev/null
-echo; echo @booted.kernel_modules
-test -e /run/booted-system/kernel-modules && readlink -f /run/booted-system/kernel-modules 2>/dev/null
-echo; echo @booted.systemd
-test -e /run/booted-system/systemd && readlink -f /run/booted-system/systemd 2>/dev/null
-echo; echo @booted.kernel_params
-cat /run/booted-system/kernel-params 2>/dev/null
-echo; echo @booted.inhibitors
-cat /run/booted-system/switch-inhibitors 2>/dev/null
-echo; echo @booted.init_interface
-cat /run/booted-system/init-interface-version 2>/dev/null
-echo; echo @booted.dbus
-test -e /run/booted-system/etc/systemd/system/dbus.service && readlink -f /run/booted-system/etc/systemd/system/dbus.service 2>/dev/null
-echo; echo @booted.units.k3s.service
-test -e /run/booted-system/etc/systemd/system/k3s.service && readlink -f /run/booted-system/etc/systemd/system/k3s.service 2>/dev/null
-echo; echo @booted.units.k3s.service.d/overrides.conf
-test -e /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf && readlink -f /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
+echo; echo @there
+test -e /run/current-system/kernel && echo 2
+test -e /run/current-system/initrd && echo 3
+test -e /run/current-system/kernel-modules && echo 4
+test -e /run/current-system/systemd && echo 5
+test -e /run/current-system/etc/systemd/system/dbus.service && echo 6
+test -e /run/current-system/etc/systemd/system/k3s.service && echo 7
+test -e /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf && echo 8
+test -e /run/booted-system/kernel && echo 10
+test -e /run/booted-system/initrd && echo 11
+test -e /run/booted-system/kernel-modules && echo 12
+test -e /run/booted-system/systemd && echo 13
+test -e /run/booted-system/etc/systemd/system/dbus.service && echo 14
+test -e /run/booted-system/etc/systemd/system/k3s.service && echo 15
+test -e /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf && echo 16
+echo; echo @links
+readlink -m /nix/var/nix/profiles/system /run/current-system /run/current-system/kernel /run/current-system/initrd /run/current-system/kernel-modules /run/current-system/systemd /run/current-system/etc/systemd/system/dbus.service /run/current-system/etc/systemd/system/k3s.service /run/current-system/etc/systemd/system/k3s.service.d/overrides.conf /run/booted-system /run/booted-system/kernel /run/booted-system/initrd /run/booted-system/kernel-modules /run/booted-system/systemd /run/booted-system/etc/systemd/system/dbus.service /run/booted-system/etc/systemd/system/k3s.service /run/booted-system/etc/systemd/system/k3s.service.d/overrides.conf 2>/dev/null
+echo; echo @files
+head -v -n 100000 /etc/os-release /etc/machine-id /proc/sys/kernel/random/boot_id /proc/sys/kernel/osrelease /proc/sys/kernel/hostname /sys/class/dmi/id/product_serial /run/nixkube-deploy.test /run/current-system/kernel-params /run/current-system/switch-inhibitors /run/current-system/init-interface-version /run/booted-system/kernel-params /run/booted-system/switch-inhibitors /run/booted-system/init-interface-version 2>/dev/null
 echo; echo @end
