@@ -20,10 +20,11 @@ from nixkube_deploy.model.packages import StoredPath
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
 
 _LOOK: Final = """\
-nix-store --check-validity {path} 2>/dev/null && exit 0
+test -e {path} && nix-store --check-validity {path} 2>/dev/null && exit 0
 df -Pk /nix/store
 xargs nix-store --check-validity --print-invalid"""
 """A registered path has its whole closure, so one valid path is all there is to know; a half-written one is not valid.
+Of one that is not there at all the shell knows that without starting Nix.
 
 The last line's answers come one a line, and thousands of paths fit on no command line.
 """
