@@ -111,7 +111,7 @@ def test_a_host_that_loses_power_boots_again_and_one_that_is_kept_off_does_not(h
 
 
 def test_a_cut_link_is_a_dead_link_and_the_host_can_still_be_looked_at(fleet, host):
-    fleet_ssh = ("ssh", *fleet.ssh_options, "-o", "ConnectTimeout=1", f"root@{host.address}", "true")
+    fleet_ssh = ("ssh", "-o", "ConnectTimeout=1", *fleet.ssh_options, f"root@{host.address}", "true")
     host.cut()
     try:
         assert fleet.controller(*fleet_ssh, check=False).returncode == 255
@@ -262,10 +262,10 @@ def test_a_timer_runs_its_service_and_is_gone(host):
 
 
 def test_a_timer_can_be_stopped_by_a_pattern_and_begin_anew(host):
-    timer(host, 3, "bed-later", "echo fired >/run/later")
+    timer(host, 2, "bed-later", "echo fired >/run/later")
     timer(host, 600, "bed-never", "true")
-    for _ in range(3):
-        time.sleep(1.5)
+    for _ in range(2):
+        time.sleep(1.2)
         host.run("systemctl try-restart bed-later.timer")
     assert host.run("cat /run/later 2>/dev/null", check=False) == ""
     assert states(host, "bed-*.timer").keys() == {"bed-later.timer", "bed-never.timer"}
