@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from nixkube_deploy.model.task import Pool
 
-_DEFAULTS = {Pool.SSH: 64, Pool.COPY: 16, Pool.CLUSTER: 32, Pool.INSTALL: 8, Pool.WAIT: math.inf}
+_DEFAULTS = {Pool.SSH: 64, Pool.COPY: 8, Pool.CLUSTER: 32, Pool.INSTALL: 8, Pool.WAIT: math.inf}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -452,7 +452,7 @@ async def test_sinks_see_every_record_in_order_and_hear_reports():
 def test_limits_have_defaults_for_every_pool():
     assert {pool: Limits().of(pool) for pool in Pool} == {
         Pool.SSH: 64,
-        Pool.COPY: 16,
+        Pool.COPY: 8,
         Pool.CLUSTER: 32,
         Pool.INSTALL: 8,
         Pool.WAIT: float("inf"),
