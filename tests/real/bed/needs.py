@@ -18,6 +18,7 @@ PACKAGES = {
     "nix": "nix-bin",
     "nix-store": "nix-bin",
     "nsenter": "util-linux",
+    "pgrep": "procps",
     "setpriv": "util-linux",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
@@ -27,11 +28,12 @@ PACKAGES = {
 
 SSHD = Path("/usr/sbin/sshd")
 SYSTEMD = Path("/lib/systemd/systemd")
+_PAM = next(Path("/usr/lib").glob("*/security/pam_systemd.so"), Path("/usr/lib/security/pam_systemd.so"))
 TIER2_FILES = {
     SYSTEMD: "systemd",
     Path("/usr/bin/systemd-run"): "systemd",
     Path("/usr/bin/dbus-daemon"): "dbus",
-    Path("/usr/lib/x86_64-linux-gnu/security/pam_systemd.so"): "libpam-systemd",
+    _PAM: "libpam-systemd",
 }
 
 
