@@ -97,7 +97,7 @@ def _change(row: PackageChange) -> str:
             return f"also {_versions(row.new) or NO_VERSION}"
         case PackageFate.CHANGED if not row.new:
             return f"no longer {_versions(row.old) or NO_VERSION}"
-        case PackageFate.CHANGED:
+        case _:
             return f"{_versions(row.old) or NO_VERSION} -> {_versions(row.new) or NO_VERSION}"
 
 

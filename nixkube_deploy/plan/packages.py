@@ -121,8 +121,6 @@ def _grouped(closure: Sizes, packages: Collection[str]) -> dict[str, Versions]:
 
 def _row(name: str, before: Mapping[str, Versions], after: Mapping[str, Versions]) -> Iterator[PackageChange]:
     old, new = before.get(name, {}), after.get(name, {})
-    if old == new:
-        return
     gone, come = _ordered(old.keys() - new.keys()), _ordered(new.keys() - old.keys())
     if not old:
         fate = PackageFate.ADDED

@@ -1,7 +1,10 @@
 """What changes inside closures, as people read it. ``UPDATE_GOLDEN=1`` rewrites the expected text."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from nixkube_deploy.model.graph_codec import plan_from_plain, plan_to_plain
 from nixkube_deploy.model.names import HostName, StorePath
@@ -91,3 +94,23 @@ def test_a_plan_of_before_closures_were_looked_into_can_be_read():
     for host in plain["hosts"]:
         del host["sizes"]
     assert plan_from_plain(plain).differences == ()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"),
+    [
+        (ClosureSizes(after=40 * MIB), "w1: closure 40 MiB"),
+        (ClosureSizes(before=10 * MIB, after=40 * MIB, paths=0, travels=0), "(+30 MiB); nothing must travel"),
+        (None, "w1:"),
+    ],
+)
+def test_what_is_known_of_a_closure_is_said(sizes, shown):
+    fleet = a_fleet("w1")
+    difference = a_difference("htop-3=1 tool-1=1 tool-2=1 lib-1=1", "htop-4=1 tool-2=1 lib-1=1 lib-2=1")
+    facts, closures = facts_for(fleet), closures_for(fleet, changed="w1=live")
+    prepared = Prepared(flake=a_flake(), facts=facts, closures=closures, differences={HostName("w1"): difference})
+    plan = rollout(fleet, prepared, Choices())
+    text = describe(replace(plan, hosts=tuple(replace(host, sizes=sizes) for host in plan.hosts)))
+    assert shown in text
+    assert "no longer 1" in text
+    assert "also 2" in text

@@ -99,3 +99,31 @@ def test_several_differences_are_said_in_one_line():
     assert in_short(("kernel: a -> b", "initrd: c -> d", "kernel modules: e -> f")) == (
         "kernel: a -> b; also initrd, kernel modules",
     )
+
+
+def test_another_dbus_implementation_stands_in_the_way_and_a_newer_one_does_not():
+    units = "etc/systemd/system"
+    old = replace(a_system(), dbus=f"{store_path('dbus-1.14')}/{units}/dbus-daemon.service")
+    newer = replace(a_system(), dbus=f"{store_path('dbus-1.16')}/{units}/dbus-daemon.service")
+    other = replace(a_system(), dbus=f"{store_path('dbus-broker-36')}/{units}/dbus-broker.service")
+    assert switch_obstacles(old, newer) == ()
+    assert switch_obstacles(old, other) == ("D-Bus implementation: dbus-daemon.service -> dbus-broker.service",)
+
+
+def test_another_init_interface_waits_for_the_next_boot():
+    old = replace(a_system(), init_interface="")
+    new = replace(a_system(), init_interface="systemd 2")
+    assert switch_obstacles(old, new) == ("init interface: none -> systemd 2",)
+
+
+def test_inhibitors_that_both_systems_have_are_compared_one_by_one():
+    old = replace(a_system(), inhibitors='{"dbus": "dbus", "gone": "1"}')
+    new = replace(a_system(), inhibitors='{"dbus": "broker", "come": "1"}')
+    assert switch_obstacles(old, new) == ("switch inhibitor dbus: dbus -> broker",)
+
+
+def test_a_drop_in_is_part_of_its_unit():
+    drop_in = "a.service.d/overrides.conf"
+    old = replace(a_system(), units={"a.service": "1", drop_in: "1"})
+    new = replace(a_system(), units={"a.service": "1", drop_in: "2"})
+    assert unit_differences(old, new, frozenset({"a.service"})) == ("unit a.service: drop-in changed",)

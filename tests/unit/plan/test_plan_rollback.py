@@ -4,12 +4,12 @@ import pytest
 
 from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.change import Change, ChangeClass
-from nixkube_deploy.model.fleet import Distribution
+from nixkube_deploy.model.fleet import Activator, Distribution
 from nixkube_deploy.model.strategy import HostPolicy, RebootPolicy, Strategy
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.rollback import Earlier, rollback
-from tests.builders import a_failure, a_flake, a_fleet, a_system, closures_for, facts_for, store_path
+from tests.builders import a_failure, a_flake, a_fleet, a_system, closures_for, facts_for, store_path, with_hosts
 
 OLD = store_path("nixos-system-w1-25.05")
 
@@ -84,3 +84,9 @@ def test_a_rollback_has_waves_and_a_way_back_of_its_own():
 def test_a_rollback_can_leave_out_the_drain():
     plan = plan_of(a_fleet("w1"), {"w1": OLD}, choices=Choices(no_drain=True))
     assert "w1/drain" not in plan.graph
+
+
+def test_activators_that_cannot_keep_a_generations_number_say_so():
+    fleet = with_hosts(a_fleet("w1"), "w1", activation=Activator.NIXOS_REBUILD)
+    plan = plan_of(fleet, {"w1": Earlier(system=OLD, generation=41)})
+    assert "nixos-rebuild makes a new generation of generation 41" in line(plan).risks
