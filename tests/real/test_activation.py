@@ -155,7 +155,7 @@ def test_a_switch_whose_connection_was_cut_is_joined_again_and_happens_once(flee
     n1.run("rm -f /run/switches")
     with fleet.spawn("apply", only_n1, "--yes") as running:
         wait_until(lambda: n1.run("cat /run/switches", check=False) == "switched", "the switch")
-        n1.run("pkill -f '^sshd: root@notty'")
+        n1.run("pkill -f '^sshd(-session)?: root@notty'")
         out, err = running.communicate(timeout=60)
     assert running.returncode == 0, out + err
     assert (n1.current, n1.run("cat /run/switches"), ours(n1)) == (wanted, "switched", "")

@@ -198,7 +198,11 @@ def test_a_host_pulls_from_a_cache_over_http(copies):
     fleet, host = copies.fleet, copies.fleet.hosts["n3"]
     fleet.controller("nix-store", "--generate-binary-cache-key", "cache-1", "cache-secret", "cache-public")
     fleet.controller(
-        "nix", "copy", "--to", f"file://{fleet.directory}/cache?secret-key=cache-secret", copies.paths["one"]
+        "nix",
+        "copy",
+        "--to",
+        f"file://{fleet.directory}/cache?secret-key={fleet.directory}/cache-secret",
+        copies.paths["one"],
     )
     serve = ("python", "-m", "http.server", "--bind", "10.77.0.254", "--directory", fleet.directory / "cache", "8091")
     server = subprocess.Popen(

@@ -60,7 +60,7 @@ _SIGNS: Final = (
         next="sign the paths and set nix.settings.trusted-public-keys on {host}, or log in as root",
     ),
     _Sign(
-        text=r"does not have a valid signature|is not signed by any of the keys in 'trusted-public-keys'",
+        text=r"does not have a valid signature|(is|it's) not signed by any of the keys in 'trusted-public-keys'",
         kind=FailureKind.COPY,
         meaning="the cache's paths are signed by no key it trusts",
         next="nix store sign --recursive --key-file KEY --store {cache} {path}; its public half belongs into "
@@ -80,7 +80,7 @@ _SIGNS: Final = (
         next="let the user run nix-store as root on {host} (security.sudo.extraRules), or log in as root",
     ),
     _Sign(
-        text=r"'/nix/var/[^']*'[^\n]*: (Permission denied|Operation not permitted)|not a trusted user",
+        text=r"['\"]/nix/var/[^'\"]*['\"][^\n]*: (Permission denied|Operation not permitted)|not a trusted user",
         kind=FailureKind.PRIVILEGE,
         meaning="the user may not write to its store",
         next="log in as root, or add the user to nix.settings.trusted-users on {host}",

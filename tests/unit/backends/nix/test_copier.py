@@ -258,6 +258,8 @@ SIGNS = [
     ("cannot add path 'P' because it lacks a signature by a trusted key", FailureKind.COPY, False),
     ("cannot add path 'P' because it lacks a valid signature", FailureKind.COPY, False),
     ("opening lock file '/nix/var/nix/db/big-lock': Permission denied", FailureKind.PRIVILEGE, False),
+    ('opening lock file "/nix/var/nix/db/big-lock": Permission denied', FailureKind.PRIVILEGE, False),
+    ("as it's not signed by any of the keys in 'trusted-public-keys'", FailureKind.COPY, False),
     (
         "could not set permissions on '/nix/var/nix/profiles/per-user' to 755: Operation not permitted",
         FailureKind.PRIVILEGE,
