@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 SUITES = ("trixie", "forky", "sid")
@@ -99,12 +100,19 @@ def programs(suite: str) -> Path:
     libraries = ":".join(str(root / place) for place in ("usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu", "usr/lib"))
     for name in PROGRAMS:
         words = [str(root / _LINKER), "--argv0", name, "--library-path", libraries, str(root / "usr/bin/nix")]
-        script = folder / f".{name}.{os.getpid()}"
         # Nix starts itself again, for its build hook; asked for its own name, it would answer the linker's.
-        script.write_text(f'#!/bin/sh\nexport NIX_BIN_DIR={shlex.quote(str(folder))}\nexec {shlex.join(words)} "$@"\n')
-        script.chmod(0o755)
-        script.rename(folder / name)
+        text = f'#!/bin/sh\nexport NIX_BIN_DIR={shlex.quote(str(folder))}\nexec {shlex.join(words)} "$@"\n'
+        if not (folder / name).exists() or (folder / name).read_text() != text:
+            _write_program(folder / name, text)
     return folder
+
+
+def _write_program(path: Path, text: str) -> None:
+    """At once, whoever else writes or runs it."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    Path(file.name).chmod(0o755)
+    Path(file.name).rename(path)
 
 
 if __name__ == "__main__":
