@@ -15,7 +15,7 @@ PURE = tuple(f"tests/unit/{room}" for room in ("model", "plan", "engine", "journ
 """Tests of the rooms whose every branch must be taken."""
 MEASURED = ("tests/lab/test_apply.py", "tests/lab/test_scale.py", "tests/architecture")
 """Tests with a clock or a scale in their hand."""
-WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("cli", "copy", "evaluation"))
+WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("build", "cli", "closures", "copy", "evaluation"))
 """Tests of whatever nix is found first."""
 
 

@@ -6,6 +6,7 @@ OpenSSH's real server on loopback.
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -118,7 +119,8 @@ def anyio_backend() -> str:
 async def test_what_is_built_is_told_while_it_is_built(place):
     built = await place.build("good", "other")
     assert set(built.closures) == {"good", "other"}
-    assert any("building 1 of 4: good-part-1.0" in line or "good-part-1.0, " in line for line in place.said)
+    # Newer versions of Nix also count what they only look at.
+    assert any(re.search(r"building \d of [45]: .*good-part-1\.0", line) for line in place.said), place.said
     assert place.said[-1] == "built 4 derivations"
 
 
@@ -167,10 +169,12 @@ async def test_settings_reach_nix(place):
     built = await place.build("other", "mute", build=impatient)
     assert set(built.closures) == {"other"}
     failure = built.failures[HostName("mute")]
-    assert failure.message == "mute's system was not built: mute-part-1.0 (after 1 seconds of silence)"
+    reason = r"mute's system was not built: mute-part-1\.0 \(after 1 seconds( of silence)?\)"
+    assert re.fullmatch(reason, failure.message), failure
     assert failure.evidence[-1] == "> hm"
     refused = await place.build("sick", build=BuildSettings(max_jobs=0))
-    assert "unable to start any build" in refused.failures[HostName("sick")].message
+    said = refused.failures[HostName("sick")].message
+    assert re.search("nable to start any build|sick.*local builds are disabled", said), said
 
 
 # --- another machine ---

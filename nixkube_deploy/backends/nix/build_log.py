@@ -33,6 +33,8 @@ _WARNING: Final = 1
 _COUNTS: Final = 4
 _NO_DATA: Final = (".narinfo", "/nix-cache-info", ".ls")
 _TRAVELS: Final = re.compile(r"(copying|waiting for) ")
+_NAMELESS: Final = re.compile(r"^(error:\s*)(?=timed out after )")
+"""What 2.34 says of a build that took too long: not which. It is the one whose activity has just ended."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,6 +77,8 @@ class BuildLog:
     """Paths fetched from substituters."""
     travelling: dict[int, str] = field(default_factory=dict)
     """What goes to or comes from remote builders right now, in Nix's words."""
+    _ended: str = ""
+    """The derivation whose building was the last to end."""
     _kinds: dict[int, int] = field(default_factory=dict)
     _moving: dict[int, tuple[int, int]] = field(default_factory=dict)
     """Bytes of transfers that run: activity to its kind and what it moved."""
@@ -94,7 +98,8 @@ class BuildLog:
             case Reported() as reported:
                 self._report(reported)
             case Said(level=level, text=text) if level <= _WARNING:
-                self._said.extend(each[:_LONGEST] for each in text.splitlines())
+                whose = _NAMELESS.sub(lambda found: f"{found[1]}building of '{self._ended}' ", text)
+                self._said.extend(each[:_LONGEST] for each in (whose if self._ended else text).splitlines())
             case Plain(text=text):
                 self._said.append(text[:_LONGEST])
             case _:
@@ -137,7 +142,8 @@ class BuildLog:
 
     def _stop(self, id: int) -> None:  # noqa: A002 (Nix's word)
         self._kinds.pop(id, None)
-        self.building.pop(id, None)
+        if ended := self.building.pop(id, None):
+            self._ended = ended.drv
         self.travelling.pop(id, None)
         kind, moved = self._moving.pop(id, (Activity.OTHER, 0))
         self._moved[kind] = self._moved.get(kind, 0) + moved

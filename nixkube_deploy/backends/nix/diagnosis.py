@@ -14,7 +14,8 @@ EVIDENCE: Final = 20
 NOISE: Final = re.compile(
     r"use '--show-trace'|For full logs, run|^\s*nix log /nix/store|^\s*$|^warning: Git tree .* is dirty$"
 )
-_ERROR = re.compile(r"\berror:\s*(?P<text>\S.*)")
+_ERROR = re.compile(r"\berror:[ \t]*(?:\n\s*)?(?P<text>\S.*)")
+"""Some texts begin a line below."""
 
 
 def errors(stderr: str) -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def errors(stderr: str) -> tuple[str, ...]:
 
 def last_error(stderr: str) -> str:
     """The text of the last ``error:`` line: the innermost cause. Without one, the last line there is."""
-    found = [match["text"] for line in stderr.splitlines() if (match := _ERROR.search(line))]
+    found = [match["text"].rstrip() for match in _ERROR.finditer(stderr)]
     return (found or errors(stderr) or ("it gave no reason",))[-1]
 
 

@@ -304,3 +304,28 @@ async def test_a_failure_to_run_nix_comes_out_as_it_is():
 
     with pytest.raises(TaskError, match="not installed"):
         await speak(missing, [])
+
+
+def test_a_build_that_took_too_long_is_named_though_nix_2_34_does_not_name_it():
+    builds = [
+        {
+            "action": "start",
+            "id": number,
+            "level": 3,
+            "text": "",
+            "type": 105,
+            "fields": [f"/nix/store/h-{name}.drv", ""],
+        }
+        for number, name in ((7, "slow-1.0"), (8, "other-1.0"))
+    ]
+    ended = {"action": "stop", "id": 7}
+    words = {"action": "msg", "level": 0, "msg": "error: timed out after 1 seconds"}
+    log = heard(*builds, ended, {"action": "result", "fields": [0, 0, 0, 1], "id": 3, "type": 105}, words)
+    (cause,) = causes(log.text, log.logs).values()
+    assert cause.in_short == "slow-1.0 (after 1 seconds)"
+
+
+def test_a_reason_that_begins_a_line_below_is_found():
+    said = "error:\n   Unable to start any build;\n   either increase '--max-jobs' or enable remote builds.\n"
+    failure = build_failure("n1", {}, CommandResult(exit_code=1, stdout="", stderr=said))
+    assert failure.message == "n1's system was not built: Unable to start any build;"
