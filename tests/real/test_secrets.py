@@ -5,6 +5,7 @@ the machine is looked at (the hosts' are among them); afterwards everything is s
 """
 
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,8 @@ from tests.real.bed.host import RealHost
 from tests.real.bed.needs import require
 from tests.real.watcher import ProcessWatcher, holding
 
-CANARY = "canary-7d1f0c52e9b4"
+CANARY = f"canary-{secrets.token_hex(6)}"
+"""Of this process alone: every process of the machine is looked at, also those of another run of these tests."""
 OTHER = "not-the-canary-at-all"
 FORMS = ("env", "file", "command")
 RUNS = 6
