@@ -273,7 +273,9 @@ class _Change:
             expected="a switch without a reboot",
             seen=why,
             evidence=lines[-_EVIDENCE:],
-            did="left the host what it was" if trial else "",
+            did="left the host what it was"
+            if trial
+            else f"left what runs as it was; the next boot starts {self._destination.profile}",
             next=f"deploy apply INVENTORY --on {name}, without --mode test: it reboots the host"
             if trial
             else f"make it the configuration of {name} itself, or choose its entry at the console: systemctl reboot",

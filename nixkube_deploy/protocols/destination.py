@@ -56,9 +56,12 @@ class Destination:
 
     @property
     def line(self) -> str:
-        """The whole way as one shell command: the profile, then the system."""
+        """The whole way as one shell command: the profile, then the system.
+
+        A profile that cannot be set (a full disk) keeps nobody from the running system: what cut the host off must go.
+        """
         program = self.argv[2] if self.argv[0] == "sh" else shlex.join(self.argv)
-        return f"{self.profile_line} && {program}" if self.mode.sets_profile else program
+        return f"{self.profile_line} || true && {program}" if self.mode.sets_profile else program
 
     def by(self, mode: SwitchMode) -> "Destination":
         """The same system, reached in another way."""

@@ -25,7 +25,8 @@ _STARTS: Final = 3
 """How often a change is begun whose beginning is lost before it reached the host."""
 
 _EVIDENCE: Final = 20
-_GIVES_UP: Final = "exit 90"
+_GAVE_UP: Final = 90
+_GIVES_UP: Final = f"exit {_GAVE_UP}"
 _SLACK: Final = 5.0
 """Seconds a script may take beyond the program it waits for."""
 
@@ -45,7 +46,7 @@ class DeadMan:
         writes it escaped into the transient unit, and after a daemon-reload, which every switch does, the shell gets
         it with the backslash.
         """
-        way = f"echo {self.name} >{FIRED} && systemctl stop {unit} || true && {self.back.line}"
+        way = f"echo {self.name} >{FIRED} || true && systemctl stop {unit} || true && {self.back.line}"
         assert ";" not in way
         timer = (f"--unit={self.name}", f"--on-active={self.seconds:.0f}s", "--timer-property=AccuracySec=1s")
         path = "--setenv=PATH=/run/current-system/sw/bin"
@@ -127,11 +128,11 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     command = Command(argv=("sh", "-c", change.script), privileged=True, timeout=limit + _SLACK)
     began = patient.clock.monotonic()
     try:
-        found = _answers(patient, change, await patient.shell.run(patient.host, command))
+        found = await _answers(patient, change, await patient.shell.run(patient.host, command))
     except OutcomeUnknown:
         state: Ended | Gone | Running | Queued = Running()
     else:
-        state = transient.read_state(found["unit"])
+        state = transient.read_state(found.get("unit", ""))
         if isinstance(state, Ended):
             return state, situation(found | {"failed": found["starting"]})
     waited = patient.clock.monotonic() - began
@@ -139,20 +140,44 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     return await transient.follow(patient, change.unit, waited=waited, timer=timer), await patient.look()
 
 
-def _answers(patient: PatientShell, change: Launch, result: CommandResult) -> dict[str, str]:
-    """What the host said at the end.
+async def _answers(patient: PatientShell, change: Launch, result: CommandResult) -> dict[str, str]:
+    """What the host said at the end. Nothing, where it was cut short once its unit may run: the host must be asked.
+
+    A shutdown, or a switch that restarts logind, ends the session that the script runs in, and not the unit.
 
     Raises:
         TaskError: it did not come that far, or systemd knows nothing of the unit it was to start.
     """
     found = change.read(result.stdout)
+    steps = dict(change.steps)
     if script.END not in found:
-        steps = dict(change.steps)
+        if "starting" in found:
+            return {}
         last = next((name for name in reversed(found) if name in steps), "")
-        raise TaskError(_unprepared(patient, last, steps.get(last, ""), result))
+        did = await _undo(patient, change, last, result)
+        raise TaskError(_unprepared(patient, last, steps.get(last, ""), result, did))
     if isinstance(transient.read_state(found["unit"]), Gone):
-        raise TaskError(_unprepared(patient, "starting", dict(change.steps)["starting"], result))
+        did = await _undo(patient, change, "starting", result)
+        raise TaskError(_unprepared(patient, "starting", steps["starting"], result, did))
     return found
+
+
+_NOTHING: Final = "nothing: the system was not changed"
+
+
+async def _undo(patient: PatientShell, change: Launch, step: str, result: CommandResult) -> str:
+    """What is done about a timer that was armed for a change that did not begin, in words.
+
+    Where the profile is set, or may be, the timer is what sets it back.
+    """
+    if change.dead_man is None or step not in {"setting", "trying", "starting"}:
+        return _NOTHING
+    if step != "starting" and result.exit_code == _GAVE_UP:
+        await transient.forget_units(patient, f"{change.dead_man.name}.timer")
+        return "stopped its dead-man timer again; the system was not changed"
+    back = change.dead_man.back
+    what = "it and its profile" if back.mode.sets_profile else "it"
+    return f"left the host's own timer armed, which takes {what} back to {back.system}"
 
 
 _MEANING: Final = {
@@ -164,7 +189,7 @@ _MEANING: Final = {
 }
 
 
-def _unprepared(patient: PatientShell, step: str, command: str, result: CommandResult) -> Failure:
+def _unprepared(patient: PatientShell, step: str, command: str, result: CommandResult, did: str) -> Failure:
     full = "No space left on device" in result.stderr
     name = patient.host.name
     return Failure(
@@ -173,7 +198,7 @@ def _unprepared(patient: PatientShell, step: str, command: str, result: CommandR
         expected="this to exit with 0" if command else "a POSIX shell that runs the script to its end",
         seen=f"exit code {result.exit_code}" if step != "starting" else "no such unit afterwards",
         evidence=tuple(result.stderr.splitlines()[-_EVIDENCE:]),
-        did="nothing: the system was not changed",
+        did=did,
         command=command,
         exit_code=result.exit_code,
         next="nix-collect-garbage on the host"

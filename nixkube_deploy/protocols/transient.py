@@ -142,8 +142,12 @@ async def outlast_shutdown(patient: PatientShell, boot_id: str, say: OnLine) -> 
 
 
 async def start_over(patient: PatientShell, timer: str) -> None:
-    """Let a dead-man timer count from now. One that has fired, or was never armed, is left alone."""
-    await patient.run("systemctl", "try-restart", f"{timer}.timer", privileged=True)
+    """Let a dead-man timer count from now. One that has fired, or was never armed, is left alone.
+
+    As long as its service runs, systemd counts the timer as active, and would arm it a second time.
+    """
+    restart = f"systemctl is-active --quiet {timer}.service || systemctl try-restart {timer}.timer"
+    await patient.run("sh", "-c", restart, privileged=True)
 
 
 async def journal(patient: PatientShell, unit: str) -> tuple[str, ...]:

@@ -70,6 +70,8 @@ class NixosHost:
     state: str = "running"
     refuses: dict[str, str] = field(default_factory=dict)
     """Programs that end with 1, and what they say."""
+    restarted: list[str] = field(default_factory=list)
+    """Timers that were told to count from now."""
 
     def __post_init__(self) -> None:
         self.current = self.current or self.system
@@ -129,8 +131,12 @@ class NixosHost:
                 return self._stop(names)
             case ("systemctl", "reset-failed", *names):
                 return self._reset_failed(names)
-            case ("systemctl", "try-restart", _):
+            case ("systemctl", "try-restart", timer):
+                self.restarted.append(timer)
                 return OK
+            case ("systemctl", "is-active", "--quiet", name):
+                unit = self.units.get(name)
+                return OK if unit is not None and unit.state == "active" else CommandResult(exit_code=3)
             case ("systemctl", "reboot"):
                 self.reboot()
                 raise lost("the connection went down")
@@ -184,6 +190,8 @@ class NixosHost:
 
     def _systemd_run(self, arguments: list[str]) -> CommandResult:
         at = arguments.index("--")
+        if "--refused" in arguments:
+            return CommandResult(exit_code=1, stderr="Failed to start transient service unit: refused\n")
         argv = tuple(arguments[at + 1 :])
         name = next(a.removeprefix("--unit=") for a in arguments if a.startswith("--unit="))
         timed = any(a.startswith("--on-active=") for a in arguments)

@@ -16,9 +16,10 @@ from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.shell import CommandResult
 from nixkube_deploy.protocols.activation import NativeActivator
 from nixkube_deploy.protocols.launch import WAY_BACK_FILE
+from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import PROFILE, TESTED
 from nixkube_deploy.protocols.situation import FIRED
-from nixkube_deploy.protocols.transient import dead_man_name, unit_name
+from nixkube_deploy.protocols.transient import dead_man_name, start_over, unit_name
 from tests.builders import a_host, store_path
 from tests.fakes.clock import LoopClock
 from tests.fakes.nixos import BOOT_1, NixosHost, Switch, Unit, broken, lost
@@ -98,7 +99,7 @@ async def test_the_dead_man_timer_stays_armed_until_confirmed():
     await activate(host.shell())
     assert list(host.timers) == [TIMER]
     back = f"test {PROFILE}-41-link -ef {OLD} && nix-env -p {PROFILE} --switch-generation 41 || nix-env -p {PROFILE}"
-    way = f"systemctl stop {SWITCH_UNIT} || true && {back} --set {OLD} && {OLD}/bin/switch-to"
+    way = f"systemctl stop {SWITCH_UNIT} || true && {back} --set {OLD} || true && {OLD}/bin/switch-to"
     assert way in host.timers[TIMER][-1]
 
 
@@ -234,8 +235,21 @@ async def test_a_switch_that_takes_long_is_not_taken_back_as_long_as_somebody_wa
     host = NixosHost(OLD, switches=[Switch(looks=250)])
     shell = host.shell()
     assert (await activate(shell)).changed
-    told = [ran for ran in shell.ran if ran.argv[:2] == ("systemctl", "try-restart")]
-    assert [ran.argv[2] for ran in told] == [TIMER] * 4
+    told = [ran for ran in shell.ran if "try-restart" in ran.line]
+    assert [ran.line.endswith(f"try-restart {TIMER}") for ran in told] == [True] * 4
+
+
+async def test_a_timer_that_has_fired_is_not_armed_a_second_time():
+    """It counts as active as long as its service runs, so try-restart alone would arm it again."""
+    host, name = NixosHost(OLD), TIMER.removesuffix(".timer")
+    host.units[f"{name}.service"] = Unit(argv=("sh", "-c", "true"), state="active")
+    host.timers[TIMER] = ("sh", "-c", "true")
+    shell = host.shell()
+    await start_over(PatientShell(shell, HOST, LoopClock()), name)
+    assert host.restarted == []
+    del host.units[f"{name}.service"]
+    await start_over(PatientShell(shell, HOST, LoopClock()), name)
+    assert host.restarted == [TIMER]
 
 
 # --- exit codes ------------------------------------------------------------------------------------------------------
@@ -444,6 +458,14 @@ async def test_the_way_back_has_nothing_that_a_daemon_reload_would_mangle():
     assert not set(argv[-1]) & set(";\\$%\"'\n")
 
 
+async def test_a_full_disk_does_not_keep_a_host_from_going_back():
+    host = NixosHost(OLD)
+    await activate(host.shell())
+    host.refuses["nix-env"] = "error: No space left on device\n"
+    host.fire_dead_man()
+    assert host.current == OLD
+
+
 def cut_off(host: NixosHost) -> FakeShell:
     """The link breaks in the middle of the switch, and when it is mended the host has gone back by itself."""
     shell = host.shell()
@@ -577,6 +599,39 @@ async def test_a_unit_that_systemd_does_not_start_is_told_with_its_words():
     )
     assert failure.message == "w1 was not changed: systemd did not start switch-to-configuration"
     assert failure.evidence[-1] == "no bus"
+
+
+async def test_a_script_that_is_killed_while_it_waits_for_its_unit_says_nothing_of_how_that_ended():
+    """A switch that restarts logind, or a host that shuts down, ends the session: the unit goes on without it."""
+    host = NixosHost(OLD)
+
+    def killed(_host, command):
+        whole = host.answer(command)
+        return replace(whole, exit_code=143, stdout=whole.stdout.partition("@unit")[0])
+
+    shell = host.shell().answers(holding="@starting", with_=killed, times=1)
+    assert await activate(shell) == Activated(changed=True)
+    assert switches_started(shell) == 1
+
+
+async def test_a_timer_is_not_left_armed_for_a_change_that_was_never_begun():
+    host = NixosHost(OLD, refuses={"nix-env": "error: path is not valid\n"})
+    failure = await failure_of(host.shell())
+    assert host.timers == {}
+    assert failure.did == "stopped its dead-man timer again; the system was not changed"
+
+
+async def test_a_timer_that_stays_armed_because_the_profile_is_changed_already_is_told():
+    host = NixosHost(OLD)
+
+    def no_services(_host, command):
+        script = command.argv[2].replace("--service-type=oneshot", "--service-type=oneshot --refused")
+        return host.answer(replace(command, argv=("sh", "-c", script)))
+
+    failure = await failure_of(host.shell().answers(holding="@starting", with_=no_services))
+    assert failure.message == "w1 was not changed: systemd did not start switch-to-configuration"
+    assert failure.did == f"left the host's own timer armed, which takes it and its profile back to {OLD}"
+    assert list(host.timers) == [TIMER]
 
 
 # --- confirm ---------------------------------------------------------------------------------------------------------
