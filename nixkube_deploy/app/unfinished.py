@@ -11,7 +11,7 @@ from nixkube_deploy.app.survey import survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.file import open_journal
 from nixkube_deploy.journal.history import RunSummary, Stored, read, runs, unfinished
-from nixkube_deploy.model.action import RollBack, SwitchConfiguration, SwitchMode
+from nixkube_deploy.model.action import RollBack, SwitchConfiguration
 from nixkube_deploy.model.error import Refused, UsageError
 from nixkube_deploy.model.event import Outcome, RunFinished, TaskSettled, TaskStarted
 from nixkube_deploy.model.names import HostName, NodeName, RunId
@@ -150,7 +150,7 @@ def went_back(cut_off: CutOff, planned: Planned) -> tuple[HostName, ...]:
     begun = [graph[e.task].action for e in events if isinstance(e, TaskStarted)]
     done = [graph[e.task].action for e in events if isinstance(e, TaskSettled) and e.verdict.went_well]
     taken_back = {action.host for action in begun if isinstance(action, RollBack)}
-    switched = {a.host: a.closure for a in done if isinstance(a, SwitchConfiguration) and a.mode is SwitchMode.SWITCH}
+    switched = {a.host: a.closure for a in done if isinstance(a, SwitchConfiguration) and a.mode.runs_now}
     runs = {name: f.current.path for name, f in planned.prepared.facts.items() if f.current is not None}
     left = (host for host in cut_off.touched if host in switched and host not in taken_back)
     return tuple(host for host in left if runs.get(host, switched[host]) != switched[host])

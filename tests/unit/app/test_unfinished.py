@@ -17,6 +17,7 @@ from nixkube_deploy.app.unfinished import (
 )
 from nixkube_deploy.inventory.load import Loaded
 from nixkube_deploy.journal.file import open_journal
+from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.event import RunStarted, TaskSettled, TaskStarted, Verdict
 from nixkube_deploy.model.fleet import Fleet
 from nixkube_deploy.model.names import RunId, TaskId
@@ -138,6 +139,13 @@ DRAINED = ("w1/cordon", "w1/drain")
 def test_a_host_that_went_back_while_nobody_confirmed_is_work_for_another_plan(tmp_path):
     found = a_run_cut_off(tmp_path, planned().plan, *DRAINED, "w1/activate", begun="w1/gate")
     assert went_back(found, planned()) == ("w1",)
+
+
+def test_a_trial_that_nobody_confirmed_has_gone_back_as_a_switch_has(tmp_path):
+    prepared = planned().prepared
+    trial = rollout(FLEET, prepared, Choices(digest="d1", mode=SwitchMode.TEST))
+    found = a_run_cut_off(tmp_path, trial, *DRAINED, "w1/activate", begun="w1/gate")
+    assert went_back(found, Planned(plan=trial, prepared=prepared)) == ("w1",)
 
 
 def test_a_host_that_still_waits_to_be_confirmed_has_not_gone_back(tmp_path):
