@@ -10,6 +10,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
+from nixkube_deploy.plan.intent import needs_finishing
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.ports.shell import Command
 
@@ -63,4 +64,5 @@ def _is_to_ask(prepared: Prepared, name: HostName) -> bool:
     facts, closure = prepared.facts[name], prepared.closures.get(name)
     if facts.uid == 0 or facts.current is None or name in prepared.problems:
         return False
-    return closure is None or closure.out != facts.current.path or facts.reboot_pending
+    changes = closure is None or closure.out != facts.current.path or facts.reboot_pending or facts.boots_another
+    return changes or needs_finishing(facts)

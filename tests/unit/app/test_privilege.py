@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.model.failure import Failure, FailureKind
-from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.plan.prepared import Prepared
 from tests.builders import a_flake, a_fleet, closures_for, facts_for
 from tests.fakes.shell import FakeShell
@@ -33,6 +33,21 @@ async def test_who_logs_in_as_root_or_has_nothing_to_change_is_not_asked():
     assert not shell.ran
     await with_rights(a_world(FLEET, shell), prepared(changed="w3"))
     assert [ran.host for ran in shell.ran] == ["w3"]
+
+
+async def test_a_host_that_was_only_on_trial_is_asked_for_its_profile_is_to_change():
+    shell, given = FakeShell().answers("id", stdout="1000\n"), prepared(changed="")
+    runs = given.closures[HostName("w1")].out
+    trial = replace(given.facts[HostName("w1")], tested=runs, profile=StorePath(f"/nix/store/{'a' * 32}-old"))
+    found = await with_rights(a_world(FLEET, shell), replace(given, facts={**given.facts, HostName("w1"): trial}))
+    assert set(found.problems) == {"w1"}
+
+
+async def test_a_host_that_a_dead_run_left_its_timer_on_is_asked():
+    shell, given = FakeShell().answers("id", stdout="1000\n"), prepared(changed="")
+    left = replace(given.facts[HostName("w2")], activations=("nixkube-deploy-deadman-r1-1.timer",))
+    found = await with_rights(a_world(FLEET, shell), replace(given, facts={**given.facts, HostName("w2"): left}))
+    assert set(found.problems) == {"w2"}
 
 
 async def test_an_earlier_problem_is_the_one_that_is_told():
