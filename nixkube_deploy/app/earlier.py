@@ -120,10 +120,19 @@ async def _read(world: World, host: Host, earlier: Earlier, found: Found) -> Non
     try:
         contents = await system_contents(world.shell, host, earlier.system, world.fleet.cluster.distribution)
     except TaskError as error:
-        gone = error.failure.kind is FailureKind.COMMAND
-        found.problems[host.name] = await _gone(world, host, earlier) if gone else error.failure
+        found.problems[host.name] = await _why(world, host, earlier, error.failure)
         return
     found.closures[host.name] = Closure(host=host.name, drv="", contents=contents, system=host.system)
+
+
+async def _why(world: World, host: Host, earlier: Earlier, failure: Failure) -> Failure:
+    """Why a system could not be read, which may be that it is gone."""
+    if failure.kind is not FailureKind.COMMAND:
+        return failure
+    try:
+        return await _gone(world, host, earlier)
+    except TaskError as error:
+        return error.failure
 
 
 async def _gone(world: World, host: Host, earlier: Earlier) -> Failure:
