@@ -95,7 +95,7 @@ def real(session: nox.Session) -> None:
         if suite:  # Fails where there is no such Nix: nothing is tested with another one in its name.
             programs = str(session.run("python", "-m", "tests.real.bed.tree", suite, silent=True)).split()[-1]
             paths = os.pathsep.join((session.bin, programs, os.environ["PATH"]))
-            session.run("nix", "--version", env={"PATH": paths}, external=True)
+            session.run("sh", "-c", "nix --version", env={"PATH": paths}, external=True)
             if not chosen:
                 session.run("pytest", "-q", *WITH_NIX, env={"PATH": paths})
         session.run("pytest", "-q", *(chosen or ["tests/real"]), env=env)

@@ -16,6 +16,7 @@ import pytest
 from tests.real.bed import needs
 from tests.real.bed.fleet import PASSWORD, HostOptions, RealFleet, real_fleet
 from tests.real.bed.host import RealHost, wait_until
+from tests.real.bed.tree import programs
 
 ROOT = Path(__file__).resolve().parents[2]
 PER_HOST = {"n2": HostOptions(store="24m", boot="1m", sudo="free", daemon=True)}
@@ -137,6 +138,17 @@ def test_another_host_key_is_noticed(fleet, tmp_path_factory):
     host.file("/etc/ssh/ssh_host_ed25519_key").write_text((fleet.directory / "controller" / "n2.key").read_text())
     host.run("systemctl restart ssh")
     wait_until(lambda: ssh(fleet, "true", host="n2").returncode == 0, "the old key", 10)
+
+
+def test_both_sides_have_the_nix_that_was_asked_for(fleet):
+    suite = os.environ.get("NIXKUBE_REAL_NIX", "")
+    machines = subprocess.run(["/usr/bin/nix", "--version"], capture_output=True, text=True, check=True).stdout
+    here = fleet.controller("nix", "--version").stdout
+    assert fleet.on("n1", "nix --version") == here.strip()
+    assert (here != machines) is bool(suite)
+    if suite:
+        own = subprocess.run([programs(suite) / "nix", "--version"], capture_output=True, text=True, check=True).stdout
+        assert here == own
 
 
 # --- users and limits -------------------------------------------------------------------------------------------------
