@@ -5,6 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from nixkube_deploy.app.clock import new_run_id
@@ -17,7 +18,7 @@ from nixkube_deploy.app.request import Request, Target
 from nixkube_deploy.app.world import World
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.journal.file import open_journal
-from nixkube_deploy.journal.history import runs
+from nixkube_deploy.journal.history import is_over, runs
 from nixkube_deploy.journal.lock import user_name
 from nixkube_deploy.model.error import Locked, Refused
 from nixkube_deploy.model.event import Outcome, Record, TaskSettled
@@ -115,6 +116,7 @@ async def run_plan(
                     ledger=ledger,
                     known_nodes=nodes,
                     resolve=_resolver(world.whole),
+                    is_over=partial(is_over, state),
                     sinks=sinks,
                 ),
                 world,

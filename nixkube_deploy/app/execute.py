@@ -33,6 +33,8 @@ class Execution:
     known_nodes: Mapping[HostName, NodeName]
     resolve: Callable[[str], frozenset[HostName]]
     """Selector to hosts, for command gates."""
+    is_over: Callable[[str], bool] = lambda _run: False
+    """Whether a name is that of a run of this controller which has ended: a lock it still has is nobody's."""
     sinks: tuple[Sink, ...] = ()
     limits: Limits = Limits()
 
@@ -44,7 +46,7 @@ async def execute(execution: Execution, world: World) -> Outcome:
         BaseException: a bug in an effect, after the run was drained and the journal closed.
     """
     async with AsyncExitStack() as stack:
-        locks = await stack.enter_async_context(HostLocks(world.shell, execution.run))
+        locks = await stack.enter_async_context(HostLocks(world.shell, execution.run, execution.is_over))
         run = _assemble(execution, world, locks)
         await stack.enter_async_context(_signals(run))
         return await run()

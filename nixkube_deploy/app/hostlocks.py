@@ -4,7 +4,7 @@ A lock whose channel is lost in mid-run is only forgotten here; whoever needs it
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -27,8 +27,8 @@ class HostLocks:
         TaskError: LOCKED, naming the holder.
     """
 
-    def __init__(self, shell: Shell, run: RunId) -> None:
-        self._shell, self._run = shell, run
+    def __init__(self, shell: Shell, run: RunId, is_over: Callable[[str], bool] = lambda _run: False) -> None:
+        self._shell, self._run, self._is_over = shell, run, is_over
         self._held: dict[HostName, anyio.CancelScope] = {}
         self._group: TaskGroup
 
@@ -57,7 +57,7 @@ class HostLocks:
         was_held = False
         with anyio.CancelScope() as scope:
             try:
-                async with lock_host(self._shell, host, self._run):
+                async with lock_host(self._shell, host, self._run, self._is_over):
                     self._held[host.name], was_held = scope, True
                     task_status.started()
                     await anyio.sleep_forever()

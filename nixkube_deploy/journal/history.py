@@ -82,6 +82,15 @@ def unfinished(state: Path, inventory: str) -> RunSummary | None:
     return latest if latest is not None and latest.is_unfinished else None
 
 
+def is_over(state: Path, run: str) -> bool:
+    """Whether this names a run of this controller that has ended. A name that is none here is not over."""
+    try:
+        path = journal_path(state, RunId(run))
+    except UsageError:
+        return False
+    return path.is_file() and _summary(path).finished is not None
+
+
 def _newest_first(state: Path) -> Iterator[RunSummary]:
     return (_summary(path) for path in sorted((state / "runs").glob("*.jsonl"), reverse=True))
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nixkube_deploy.journal.file import open_journal
-from nixkube_deploy.journal.history import HostResult, read, results, runs, unfinished
+from nixkube_deploy.journal.history import HostResult, is_over, read, results, runs, unfinished
 from nixkube_deploy.model.error import DeployError, UsageError
 from nixkube_deploy.model.event import (
     Event,
@@ -74,6 +74,16 @@ def test_a_finished_run_is_summed_up(tmp_path):
     assert summary.counts == {Verdict.SUCCEEDED: 4, Verdict.FAILED: 1}
     assert summary.unsettled == 0
     assert not summary.is_unfinished
+
+
+def test_only_a_run_of_ours_that_ended_is_over(tmp_path):
+    store(tmp_path, FIRST, settled("w1/gate"), RunFinished(outcome=Outcome.HALTED))
+    store(tmp_path, SECOND, settled("w1/gate"))
+    assert is_over(tmp_path, FIRST)
+    assert not is_over(tmp_path, SECOND)
+    assert not is_over(tmp_path, "20200101T000000Z-0000")
+    assert not is_over(tmp_path, "../../etc/passwd")
+    assert not is_over(tmp_path, "")
 
 
 def test_a_run_that_was_killed_is_unfinished(tmp_path):

@@ -69,6 +69,18 @@ async def test_a_connection_of_our_own_that_nobody_has_the_other_end_of_is_ended
     assert not re.search(kill.argv[2], take.replace(RUN, "20260101T000000Z-dead"))
 
 
+async def test_a_lock_that_a_run_of_ours_left_behind_is_ended_too():
+    dead = "20260101T000000Z-dead"
+    shell = FakeShell().answers("flock", exit_code=75, times=2).answers("flock").answers("pkill")
+    shell.answers("cat", stdout=f"{dead}\n")
+    async with lock_host(shell, HOST, RUN, lambda name: name == dead):
+        assert shell.held == ["w1"]
+    (kill,) = (ran for ran in shell.ran if ran.argv[0] == "pkill")
+    take = next(ran.line for ran in shell.ran if ran.argv[0] == "flock")
+    assert re.search(kill.argv[2], take.replace(RUN, dead))
+    assert not re.search(kill.argv[2], take)
+
+
 async def test_our_own_lock_is_not_waited_for_forever():
     shell = FakeShell().answers("flock", exit_code=75).answers("cat", stdout=f"{RUN}\n").answers("pkill", exit_code=1)
     with pytest.raises(TaskError):
