@@ -54,7 +54,7 @@ def _members(session: int) -> tuple[str, ...]:
 
 def _session(pid: str) -> int | None:
     try:
-        fields = (_PROC / pid / "stat").read_text().rpartition(")")[2].split()
+        fields = (_PROC / pid / "stat").read_bytes().rpartition(b")")[2].split()  # A name may be any bytes.
     except OSError:
         return None
     return int(fields[_SESSION])

@@ -1,5 +1,6 @@
 """Programs that are given a memory limit: what they had, and what becomes of one that wants more."""
 
+import subprocess
 import sys
 
 import pytest
@@ -47,3 +48,18 @@ async def test_lines_of_standard_output_are_heard_when_asked_for():
     result = await LocalProcesses().run(invocation, heard.append)
     assert sorted(heard) == ["data", "noise"]
     assert result.stdout == "data\n"
+
+
+async def test_a_neighbour_whose_name_is_no_text_is_passed_over():
+    """Anybody may name a process with any bytes, and long names are cut in the middle of a character."""
+    named = "import ctypes, time; ctypes.CDLL(None).prctl(15, b'caf\\xc3'); print(flush=True); time.sleep(30)"
+    neighbour = subprocess.Popen([sys.executable, "-c", named], stdout=subprocess.PIPE)  # noqa: ASYNC220 (it only waits)
+    try:
+        assert neighbour.stdout is not None
+        neighbour.stdout.readline()
+        result = await LocalProcesses().run(Invocation(argv=("sleep", "0.1"), memory_limit=150 * MIB))
+    finally:
+        neighbour.kill()
+        neighbour.communicate()
+    assert result.ok
+    assert (result.peak_memory or 0) > 0
