@@ -120,7 +120,7 @@ def test_garbage_older_than_the_inventory_says_makes_room(copies):
     host.run(f"nix-env -p {profile} --set {copies.paths['old']} && nix-env -p {profile} --set {booted}")
     old, current = sorted(host.generations)[-2:]
     assert copies.fails("new", "n1", copy={"collect_garbage": "20d"})["kind"] == "disk-full"
-    host.run(f"touch -h -d '30 days ago' {profile}-{old}-link {profile}-1-link")
+    host.run(f"touch -h -d '30 days ago' {profile}-{old}-link {profile}-{current}-link {profile}-1-link")
     made = copies.copy("new", "n1", copy={"collect_garbage": "20d"})
     assert made["changed"], made
     assert any("deleted 1 generations older than 20 days" in line and "MiB freed" in line for line in made["lines"])

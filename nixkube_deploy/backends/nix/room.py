@@ -110,7 +110,8 @@ class HostStores:
 def old_generations(listing: str, age: float) -> tuple[int, ...]:
     """Which generations may go. None, where it cannot be told which one was booted.
 
-    A generation is as old as its link, as for ``nix-env``.
+    A generation is as old as its link. As for ``nix-env``, the newest of the old ones stays: it was still in use when
+    the first of the young ones came, and is the way back from that.
     """
     lines = listing.splitlines()
     if not lines or not lines[0].strip().isdigit():
@@ -123,11 +124,8 @@ def old_generations(listing: str, age: float) -> tuple[int, ...]:
     systems = {system for _, system in links.values()}
     if current is None or len(booted_and_running) < 2 or not in_use <= systems:  # noqa: PLR2004 (the two links)
         return ()
-    return tuple(
-        number
-        for number, (at, system) in sorted(links.items())
-        if number != current and system not in in_use and now - at > age
-    )
+    old = [number for number, (at, _) in sorted(links.items()) if now - at > age]
+    return tuple(number for number in old[:-1] if number != current and links[number][1] not in in_use)
 
 
 def needed(found: Found, closure: Mapping[StorePath, StoredPath]) -> int:

@@ -22,8 +22,10 @@ def listing(*, booted: str, runs: str, current: int = 5) -> str:
     return "\n".join([*lines, f"lrwxrwxrwx 1 root root 9 {NOW - 90 * DAY} per-user -> /x"]) + "\n"
 
 
-def test_generations_older_than_the_limit_go():
-    assert old_generations(listing(booted=SYSTEMS[5], runs=SYSTEMS[5]), 14.0 * DAY) == (1, 2, 3)
+def test_generations_older_than_the_limit_go_but_for_the_one_that_was_in_use_when_it_began():
+    """Were generation 4 not there, 3 would be what ran until yesterday, and the only way back from 5."""
+    assert old_generations(listing(booted=SYSTEMS[5], runs=SYSTEMS[5]), 14.0 * DAY) == (1, 2)
+    assert old_generations(listing(booted=SYSTEMS[5], runs=SYSTEMS[5]), 5.0 * DAY) == (1, 2, 3)
 
 
 def test_what_was_booted_and_what_runs_stays_however_old():
@@ -31,7 +33,7 @@ def test_what_was_booted_and_what_runs_stays_however_old():
 
 
 def test_the_current_generation_stays_however_old():
-    assert old_generations(listing(booted=SYSTEMS[4], runs=SYSTEMS[4], current=2), 14.0 * DAY) == (1, 3)
+    assert old_generations(listing(booted=SYSTEMS[4], runs=SYSTEMS[4], current=2), 5.0 * DAY) == (1, 3)
 
 
 @pytest.mark.parametrize(
