@@ -6,8 +6,10 @@ the bytes is replaced, by a program named ``ssh`` that this one ``nix`` finds fi
 
 import os
 import shlex
+import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +60,7 @@ class Wires:
     def __init__(self, shell: StreamingShell, folder: Path, path: str) -> None:
         self._shell, self._folder, self._path = shell, folder, path
         self._programs: Path | None = None
+        self._installing = anyio.Lock()
         self._made = 0
 
     async def kept(self, host: Host, destination: str, on_bytes: OnBytes, work: Work) -> CommandResult:
@@ -91,13 +94,12 @@ class Wires:
         return await self._run("count", destination, count, work)
 
     async def _run(self, mode: str, destination: str, handle: _Handle, work: Work) -> CommandResult:
-        if self._programs is None:
-            self._programs = await anyio.to_thread.run_sync(_installed, self._folder)
+        programs = await self._find_programs()
         self._made += 1
-        place = self._programs / str(self._made)
+        place = programs / str(self._made)
         environ = {
-            "PATH": f"{self._programs}{os.pathsep}{self._path}",
-            "NIXKUBE_WIRE_PROGRAMS": str(self._programs),
+            "PATH": f"{programs}{os.pathsep}{self._path}",
+            "NIXKUBE_WIRE_PROGRAMS": str(programs),
             "NIXKUBE_WIRE_DESTINATION": destination,
             "NIXKUBE_WIRE_MODE": mode,
             "NIXKUBE_WIRE_SOCKET": str(place),
@@ -115,6 +117,15 @@ class Wires:
             group.cancel_scope.cancel()
         place.unlink(missing_ok=True)
         return _outcome(result, failed, ends)
+
+    async def _find_programs(self) -> Path:
+        """Made once, however many copies begin at the same time. A folder of our own goes when we do."""
+        async with self._installing:
+            if self._programs is None:
+                self._programs = await anyio.to_thread.run_sync(_installed, self._folder)
+                if self._programs != self._folder:
+                    weakref.finalize(self, shutil.rmtree, self._programs, ignore_errors=True)
+            return self._programs
 
 
 def _outcome(result: CommandResult | None, failed: TaskError | None, ends: _Ends) -> CommandResult:

@@ -1,11 +1,13 @@
 """One copy's way, with the real relay as ``ssh`` below a stand-in for ``nix``: bytes, codes, words, other hosts."""
 
+import gc
 import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import anyio
 import pytest
 
 from nixkube_deploy.backends.nix import ssh_relay
@@ -148,3 +150,25 @@ def test_the_relay_says_what_is_wrong_in_a_line(tmp_path):
     assert ran.returncode == 255
     assert ran.stderr.startswith("ssh: the connection to nixkube-deploy broke off")
     assert ran.stderr.count("\n") == 1
+
+
+def there(folder: str) -> bool:
+    return Path(folder).exists()
+
+
+async def test_a_folder_that_had_to_be_shorter_is_made_once_and_goes_with_the_run(tmp_path):
+    """Two copies begin at the same time; nobody else knows of the folder, so nobody else would remove it."""
+    way, seen = Way(tmp_path / ("x" * 120)), list[str]()
+
+    async def copy() -> None:
+        result = await way.wires.kept(a_host("w1"), W1, way.moved, way.nix("echo $NIXKUBE_WIRE_PROGRAMS"))
+        seen.append(result.stdout.strip())
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(copy)
+        group.start_soon(copy)
+    assert len(set(seen)) == 1
+    assert there(seen[0])
+    way.wires = None
+    gc.collect()
+    assert not there(seen[0])
