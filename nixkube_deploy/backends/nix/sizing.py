@@ -42,9 +42,13 @@ class Machine:
 WhatMachine = Callable[[], Machine]
 
 
+_CONTROL_GROUP: Final = Path("/sys/fs/cgroup")
+
+
 def this_machine() -> Machine:
     """This one: processors this process may use, memory that is free and that its control group leaves."""
-    return Machine(processors=len(os.sched_getaffinity(0)), free=min(_available(), _cgroup_free()))
+    free = max(0, min(_available(), group_free(_CONTROL_GROUP)))
+    return Machine(processors=len(os.sched_getaffinity(0)), free=free)
 
 
 def _available() -> int:
@@ -55,12 +59,17 @@ def _available() -> int:
         return 2 * 1024 * MIB
 
 
-def _cgroup_free() -> int:
-    """Version 2 only; no limit anywhere is a very large number."""
+def group_free(group: Path) -> int:
+    """What a control group leaves, version 2 only; no limit anywhere is a very large number.
+
+    Files that were read count as used there until somebody needs the room: a build alone can fill a group with them.
+    """
     try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        return int(limit) - used if limit != "max" else 1 << 62
+        limit = (group / "memory.max").read_text().strip()
+        used = int((group / "memory.current").read_text())
+        rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = sum(int(size) for name, size in rows if name in {"active_file", "inactive_file"})
+        return int(limit) - max(0, used - cached) if limit != "max" else 1 << 62
     except (OSError, ValueError):
         return 1 << 62
 
