@@ -40,7 +40,7 @@ class EvaluationCache:
         entries, found = self._read(key), dict[HostName, Evaluated]()
         for host in hosts:
             one = expressions.evaluated(host, entries.get(host.flake_attr))
-            if one is not None and self._files.holds(one.drv):
+            if one is not None and one.drv.startswith("/nix/store/") and self._files.holds(one.drv):
                 found[host.name] = one
         if found:
             with contextlib.suppress(OSError):
@@ -58,13 +58,21 @@ class EvaluationCache:
             entries[one.attr] = {"drvPath": one.drv, "out": one.out, "system": one.system}
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=self._folder, prefix=".", delete=False) as file:
-            json.dump(entries, file)
-        Path(file.name).replace(self._file(key))
+            try:
+                json.dump(entries, file)
+                file.flush()
+                Path(file.name).replace(self._file(key))
+            except OSError:
+                Path(file.name).unlink(missing_ok=True)
+                raise
         self._forget()
 
     def _forget(self) -> None:
-        files = sorted(self._folder.glob("*.json"), key=lambda file: file.stat().st_mtime, reverse=True)
-        for file in files[_KEPT:]:
+        ages: list[tuple[float, Path]] = []
+        for file in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):  # Another run has just forgotten it.
+                ages.append((file.stat().st_mtime, file))
+        for _, file in sorted(ages, reverse=True)[_KEPT:]:
             file.unlink(missing_ok=True)
 
     def _file(self, key: str) -> Path:

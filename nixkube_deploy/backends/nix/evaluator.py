@@ -4,10 +4,11 @@ It builds nothing, and never changes the flake's lock file.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import anyio.to_thread
 
-from nixkube_deploy.backends.nix import evaluation_diagnosis, expressions
+from nixkube_deploy.backends.nix import attributes, evaluation_diagnosis, expressions
 from nixkube_deploy.backends.nix.diagnosis import flake_failure
 from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
 from nixkube_deploy.backends.nix.evalcache import EvaluationCache
@@ -16,6 +17,7 @@ from nixkube_deploy.backends.nix.expressions import Wanted
 from nixkube_deploy.backends.nix.metadata import LockedFlake, locked_flake
 from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram
 from nixkube_deploy.backends.nix.sizing import MIB, PER_HOST, PER_KEPT_HOST, Sizes, WhatMachine, sizes, this_machine
+from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.model.building import EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.error import TaskError
@@ -76,6 +78,7 @@ class NixEvaluator:
         if found:
             say(f"{len(found)} of {len(hosts)} hosts are as they were when they were last evaluated")
         if left:
+            looked = await self._as_it_lies(looked)
             fresh, failures = await self._evaluate(looked, left, say)
             found |= fresh
             await self._keep(key, looked, list(fresh.values()), say)
@@ -136,6 +139,18 @@ class NixEvaluator:
 
     async def _metadata(self, flake: str, *flags: str) -> CommandResult:
         return await self._program.run("flake", "metadata", "--json", *flags, flake, timeout=SHORT_TIMEOUT)
+
+    async def _as_it_lies(self, flake: LockedFlake) -> LockedFlake:
+        """Not pinned to its commit where Git makes other files of that: Nix 2.34 would read the commit's own.
+
+        A tree behind git-crypt would be evaluated encrypted; and Nix names the same hash for both.
+        """
+        if not (flake.local and flake.pinned and flake.source):
+            return flake
+        source = StoreFiles(store_root(self._environ.get("NIX_REMOTE", ""))).physical(flake.source)
+        if not await anyio.to_thread.run_sync(attributes.changes_files, source):
+            return flake
+        return replace(flake, locked=flake.reference, pinned=False)
 
     # What is known.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nixkube_deploy.backends.nix.attributes import local_tree
 from nixkube_deploy.model.closure import FlakeState
 
 
@@ -22,6 +23,8 @@ class LockedFlake:
     source: str
     """Its path in the store."""
     state: FlakeState
+    local: bool
+    """Whether it is a Git working tree on this machine."""
     identity: str
     """A hash of its content and of every input's, overridden ones included."""
 
@@ -58,6 +61,7 @@ def locked_flake(flake: str, data: Any) -> LockedFlake | None:
         pinned=pinned,
         source=str(data.get("path") or ""),
         state=state,
+        local=local_tree(content["locked"]),
         identity=hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest(),
     )
 

@@ -477,6 +477,37 @@ async def test_a_cache_that_cannot_be_written_is_said_and_no_failure(tmp_path):
     assert "cannot be kept" in said[-1]
 
 
+def test_an_entry_that_names_no_derivation_is_none(tmp_path):
+    cache, host = EvaluationCache(tmp_path, StoreFiles(tmp_path)), a_host("w1")
+    broken = {host.flake_attr: {**data("w1"), "drvPath": "w1.drv"}}
+    (tmp_path / "key.json").write_text(json.dumps(broken))
+    assert cache.find("key", [host]) == {}
+
+
+def test_an_entry_that_cannot_be_put_in_its_place_leaves_nothing(tmp_path):
+    (tmp_path / "key.json").mkdir()
+    with pytest.raises(OSError, match=r"key\.json"):
+        EvaluationCache(tmp_path, StoreFiles(tmp_path)).keep("key", [])
+    assert [each.name for each in tmp_path.iterdir()] == ["key.json"]
+
+
+async def test_a_tree_that_git_changes_as_it_is_checked_out_is_not_pinned_to_its_commit(tmp_path):
+    """Nix 2.34 would read the commit's own files: those behind git-crypt encrypted."""
+    source = tmp_path / SOURCE.lstrip("/")
+    source.mkdir(parents=True)
+    nix, url = Nix("w1"), "git+file:///srv/fleet?rev=abc"
+    about = json.loads(metadata(url=url))
+    about["locked"] = {"type": "git", "url": "file:///srv/fleet", "rev": "abc", "narHash": "sha256-A"}
+    nix.processes.answers("nix", "flake", "metadata", stdout=json.dumps(about))
+    environ = {"NIX_REMOTE": str(tmp_path)}
+    evaluator = NixEvaluator(NixProgram(nix.processes, "nix", environ), EvaluationSettings(), environ=environ)
+    await evaluator.evaluate(FLAKE, [a_host("w1")])
+    assert url in " ".join(nix.processes.ran[-1].argv)
+    (source / ".gitattributes").write_text("secrets/** filter=git-crypt diff=git-crypt\n")
+    await evaluator.evaluate(FLAKE, [a_host("w1")])
+    assert f"{FLAKE}#nixosConfigurations" in nix.processes.ran[-1].argv
+
+
 def test_few_flakes_are_kept(tmp_path):
     cache = EvaluationCache(tmp_path, StoreFiles(tmp_path))
     for number in range(25):
