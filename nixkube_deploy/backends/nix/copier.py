@@ -16,7 +16,8 @@ from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.model.packages import StoredPath
 from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshInvocation, SshOptions
 
-_COPY_TIMEOUT: Final = 3600.0
+_COPY_TIMEOUT: Final = 24 * 3600.0
+"""As long as anything moves a copy may go on: a copy that hangs is ended by ``Transfer``."""
 
 LARGEST_KEPT: Final = 4 * 1024**2
 MOST_KEPT: Final = 200
