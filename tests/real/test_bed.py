@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -321,11 +322,12 @@ import sys, time
 from pathlib import Path
 from tests.real.bed.fleet import real_fleet
 with real_fleet(Path(sys.argv[1]), tier=int(sys.argv[2]), hosts=2) as fleet:
-    spaces = [str(Path(f"/proc/{host.init}/ns/pid").readlink()) for host in fleet.hosts.values()]
+    first = [host.init for host in fleet.hosts.values()]
     product = fleet.spawn("exec", fleet.inventory(), "--", "sleep", "100")
-    print(fleet.keeper.pid, product.pid, fleet.groups, *spaces, flush=True)
+    print(fleet.keeper.pid, product.pid, fleet.groups, *first, flush=True)
+    sys.stdin.readline()
     if sys.argv[3] == "wait":
-        time.sleep(100)
+        time.sleep(100)  # Killed before that is over.
     product.kill()
     product.communicate()
 """
@@ -337,17 +339,24 @@ def test_nothing_is_left_when_whoever_made_a_bed(tier, how, tmp_path):
     needs.require(tier)
     mounts = Path("/proc/self/mountinfo").read_text()
     argv = [sys.executable, "-c", BED, str(tmp_path / "bed"), str(tier), "wait" if how == "is killed" else "end"]
-    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."})
-    keeper, product, group, *spaces = process.stdout.readline().split()
-    if how == "is killed":
-        process.kill()
-    process.wait(30)
-    process.stdout.close()
+    process = subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}
+    )
+    keeper, product, group, *first = process.stdout.readline().split()
+    with ExitStack() as stack:
+        # Held open, their numbers are not given to somebody else meanwhile.
+        held = [stack.enter_context(Path(f"/proc/{pid}/ns/pid").open("rb")) for pid in first]
+        spaces = {str(Path(f"/proc/self/fd/{file.fileno()}").readlink()) for file in held}
+        if how == "is killed":
+            process.kill()
+        process.stdin.close()
+        process.wait(60)
+        process.stdout.close()
 
-    def left() -> list[str]:
-        return [f"{pid} {line}" for pid, space, line in processes() if space in spaces or pid in (keeper, product)]
+        def left() -> list[str]:
+            return [f"{pid} {line}" for pid, space, line in processes() if space in spaces or pid in (keeper, product)]
 
-    wait_until(lambda: not left(), f"nothing of {left()}", 15)
+        wait_until(lambda: not left(), f"nothing of {left()}", 15)
     assert Path("/proc/self/mountinfo").read_text() == mounts
     assert not list(Path("/run/netns").glob("*bed*")) if Path("/run/netns").exists() else True
     wait_until(lambda: not control_groups(group), "the end of its control groups", 10)

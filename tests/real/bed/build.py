@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -198,27 +198,27 @@ def _power_on(fleet: RealFleet) -> None:
 
 def _end(fleet: RealFleet) -> None:
     """Everything is killed before anything is waited for, and before anything is complained about."""
-    left = [host for host in fleet.hosts.values() if host.started is not None]
-    for host in left:
-        host.kill()
-    try:
-        for host in left:
-            wait_until(lambda host=host: not host.processes(), f"the end of every process of {host.name}", 30)
-    finally:
-        code = _close(fleet)
-    assert code == 0, f"the bed's keeper ended with {code}: {(fleet.directory / 'logs' / 'keeper.log').read_text()}"
+    with ExitStack() as stack:
+        stack.callback(_close, fleet)
+        left = {
+            host.name: stack.enter_context(host.pinned()) for host in fleet.hosts.values() if host.started is not None
+        }
+        for name in left:
+            fleet.hosts[name].kill()
+        for name, processes in left.items():
+            wait_until(lambda processes=processes: not processes(), f"the end of every process of {name}", 30)
 
 
-def _close(fleet: RealFleet) -> int:
+def _close(fleet: RealFleet) -> None:
     if fleet.keeper is None:
-        return 0
+        return
     assert fleet.keeper.stdin is not None
     assert fleet.keeper.stdout is not None
     fleet.keeper.stdin.close()
     try:
-        return fleet.keeper.wait(timeout=30)
+        code = fleet.keeper.wait(timeout=60)
     except subprocess.TimeoutExpired:
         fleet.keeper.kill()
-        return fleet.keeper.wait()
-    finally:
-        fleet.keeper.stdout.close()
+        code = fleet.keeper.wait()
+    fleet.keeper.stdout.close()
+    assert code == 0, f"the bed's keeper ended with {code}: {(fleet.directory / 'logs' / 'keeper.log').read_text()}"

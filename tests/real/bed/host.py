@@ -8,8 +8,9 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,8 +48,6 @@ class RealHost:
     cgroup: str = ""
     host_key: str = ""
     """The public half, as known_hosts has it."""
-    namespaces: set[str] = field(default_factory=set)
-    """Process-id namespaces it has had: by these its processes are told from all others."""
 
     # --- where it is -------------------------------------------------------------------------------------------------
 
@@ -121,9 +120,7 @@ class RealHost:
         try:
             for child in _children(self.mains.pid):
                 for first in _children(child):
-                    space = _space(first, "pid")
-                    if space != _space("self", "pid"):
-                        self.namespaces.add(space)
+                    if _space(first, "pid") != _space("self", "pid"):
                         return first
         except FileNotFoundError:
             pass
@@ -164,7 +161,7 @@ class RealHost:
         if init := self.init:
             (self.disk / "cut").touch()
             os.kill(init, signal.SIGKILL)
-            wait_until(lambda: not self._alive(init), f"the end of {self.name}")
+            wait_until(lambda: not _is_alive(init), f"the end of {self.name}")
 
     def keep_off(self) -> None:
         """Let its next reboot be its last, until ``plug_in``: a machine that hangs on its way up."""
@@ -183,28 +180,22 @@ class RealHost:
     def boot_delay(self, seconds: float) -> None:
         (self.disk / "boot-delay").write_text(f"{seconds}\n")
 
-    def _alive(self, pid: int) -> bool:
-        try:
-            return not re.search(r"^State:\s+[ZX]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
-        except OSError:
-            return False
+    @contextmanager
+    def pinned(self) -> Iterator[Callable[[], list[int]]]:
+        """Its processes out here, asked for again and again, also after it was killed.
 
-    def processes(self) -> list[int]:
-        """Its processes out here, of all its boots."""
-        _ = self.init
-        found = []
-        for each in Path("/proc").iterdir():
-            if each.name.isdecimal():
-                try:
-                    if _space(each.name, "pid") in self.namespaces and self._alive(int(each.name)):
-                        found.append(int(each.name))
-                except OSError:
-                    continue
-        return found
+        Namespaces are told apart by a number that is given away again as soon as it is free: one is held meanwhile.
+        """
+        with ExitStack() as stack:
+            space = ""
+            if init := self.init:
+                with suppress(FileNotFoundError):
+                    stack.enter_context(Path(f"/proc/{init}/ns/pid").open("rb"))
+                    space = _space(init, "pid")
+            yield lambda: [pid for pid in _processes() if space and _is_in(pid, space)]
 
     def kill(self) -> None:
-        """Take it away, with everything on it; see ``processes``."""
-        _ = self.init
+        """Take it away, with everything on it; see ``pinned``."""
         self.mains.kill()
         self.mains.wait()
 
@@ -318,3 +309,22 @@ def _children(pid: int) -> list[int]:
 def _space(pid: int | str, kind: str) -> str:
     """A process's namespace; OSError when it is gone."""
     return str(Path(f"/proc/{pid}/ns/{kind}").readlink())
+
+
+def _processes() -> Iterator[int]:
+    return (int(each.name) for each in Path("/proc").iterdir() if each.name.isdecimal())
+
+
+def _is_in(pid: int, space: str) -> bool:
+    try:
+        return _space(pid, "pid") == space and _is_alive(pid)
+    except OSError:
+        return False
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it runs; what is dead and waits for a parent to notice does not."""
+    try:
+        return not re.search(r"^State:\s+[ZX]", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except OSError:
+        return False
