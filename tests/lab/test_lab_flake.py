@@ -152,3 +152,21 @@ def test_contract_real_nix_merges_the_flake_as_the_stand_in_does(tmp_path):
     for host, merged in theirs.items():
         ours = flake.configuration(host).to_plain()
         assert {key: merged[key] for key in merged if key in ours} == {key: ours[key] for key in merged if key in ours}
+
+
+@pytest.mark.skipif(shutil.which("nix") is None, reason="contract with Nix: nix is not installed")
+def test_contract_real_nix_builds_the_flake_where_no_busybox_lies_in_it(tmp_path):
+    scaffold.write_flake(load_fleet(ROOT / "inventories/lab.yaml").fleet, tmp_path / "flake")
+    folders = "".join(f" {folder}" for folder in ("/bin", "/lib", "/lib64", "/usr") if Path(folder).exists())
+    config = f"build-users-group =\nsubstituters =\nsandbox-paths ={folders}\n"
+    config += "experimental-features = nix-command flakes\n"
+    argv = ["nix", "--store", str(tmp_path / "store"), "build", "--json", "--no-link"]
+    argv.append(f"path:{tmp_path}/flake#nixosConfigurations.w1.config.system.build.toplevel")
+    environ = {**os.environ, "HOME": str(tmp_path), "NIX_CONFIG": config}
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60, env=environ)
+    assert ran.returncode == 0, ran.stderr
+    system = tmp_path / "store" / json.loads(ran.stdout)[0]["outputs"]["out"].lstrip("/")
+    assert (system / "bin/switch-to-configuration").read_text().startswith("#!/bin/sh\n")
+    assert (system / "kernel-params").read_text() == "loglevel=4 net.ifnames=0"
+    assert (system / "kernel").readlink().name == "bzImage"
+    subprocess.run(["chmod", "-R", "u+w", tmp_path], check=True)
