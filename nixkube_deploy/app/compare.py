@@ -6,9 +6,8 @@ A host or a store that cannot say leaves a gap in the answer, never a plan that 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-import anyio
-
 from nixkube_deploy.app.survey import PROBES_AT_ONCE, OnStep
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.closure import Closure
@@ -45,15 +44,12 @@ async def differences(world: World, prepared: Prepared, say: OnStep) -> Mapping[
         if name in prepared.facts and name not in prepared.problems
     }
     known, problem = await _stored(world, pairs.values())
-    found, limiter = _Found(), anyio.CapacityLimiter(PROBES_AT_ONCE)
+    found = _Found()
 
-    async def compare(name: HostName, pair: _Pair) -> None:
-        async with limiter:
-            found.differences[name] = await _compare(world, name, pair, known, problem, found)
+    async def compare(name: HostName) -> None:
+        found.differences[name] = await _compare(world, name, pairs[name], known, problem, found)
 
-    async with anyio.create_task_group() as group:
-        for name, pair in pairs.items():
-            group.start_soon(compare, name, pair)
+    await together(compare, pairs, PROBES_AT_ONCE)
     say(f"compared closures; asked {found.asked} of {len(pairs)} hosts what they lack")
     return {name: found.differences[name] for name in pairs}
 

@@ -7,11 +7,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-import anyio
-
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import plan_rollout, refuse_on_problems
 from nixkube_deploy.app.request import Request, read_target
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.change import ChangeClass
@@ -56,20 +55,15 @@ async def dry_activate(request: Request, console: Console) -> tuple[DryRun, ...]
         planned = await plan_rollout(request, target, world, console)
         refuse_on_problems(planned.plan, world.fleet, request)
         found = {h.host: DryRun(host=h.host, failure=h.problem) for h in planned.plan.hosts}
-        limiter = anyio.CapacityLimiter(AT_ONCE)
+        changes = {h.host: h.change.kind for h in planned.plan.hosts if h.change is not None and h.problem is None}
+        found |= {name: DryRun(host=name, change=change) for name, change in changes.items()}
 
-        async def look(host: Host, change: ChangeClass) -> None:
-            async with limiter:
-                closure = planned.prepared.closures[host.name]
-                found[host.name] = await _dry_run(world, host, closure, change, console)
+        async def look(name: HostName) -> None:
+            host, closure = world.fleet.hosts[name], planned.prepared.closures[name]
+            found[name] = await _dry_run(world, host, closure, changes[name], console)
 
-        async with anyio.create_task_group() as group:
-            for each in planned.plan.hosts:
-                if each.change is None or each.problem is not None:
-                    continue
-                found[each.host] = DryRun(host=each.host, change=each.change.kind)
-                if each.change.kind.touches_host and each.change.kind is not ChangeClass.INSTALL:
-                    group.start_soon(look, world.fleet.hosts[each.host], each.change.kind)
+        asked = (name for name, kind in changes.items() if kind.touches_host and kind is not ChangeClass.INSTALL)
+        await together(look, asked, AT_ONCE)
         return tuple(found.values())
 
 

@@ -8,10 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import anyio
-
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.survey import PROBES_AT_ONCE
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.history import read, runs
 from nixkube_deploy.model.action import SwitchConfiguration
@@ -104,16 +103,8 @@ def _differs(facts: HostFacts | None, earlier: Earlier) -> bool:
 
 
 async def _everywhere(world: World, names: Iterable[HostName], look: Callable[[Host], Awaitable[None]]) -> None:
-    limiter = anyio.CapacityLimiter(PROBES_AT_ONCE)
-
-    async def one(host: Host) -> None:
-        async with limiter:
-            await look(host)
-
-    async with anyio.create_task_group() as group:
-        for name in names:
-            if name in world.fleet.hosts:
-                group.start_soon(one, world.fleet.hosts[name])
+    hosts = world.fleet.hosts
+    await together(look, (hosts[name] for name in names if name in hosts), PROBES_AT_ONCE)
 
 
 async def _read(world: World, host: Host, earlier: Earlier, found: Found) -> None:

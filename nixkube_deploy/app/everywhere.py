@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import anyio
-
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
@@ -34,18 +33,14 @@ async def run_everywhere(
 ) -> tuple[HostOutput, ...]:
     """Run ``command`` on every selected host; outputs are handed over as they come, returned in inventory order."""
     outputs: dict[HostName, HostOutput] = {}
-    limiter = anyio.CapacityLimiter(HOSTS_AT_ONCE)
 
     async def run_on(host: Host) -> None:
-        async with limiter:
-            try:
-                output = HostOutput(host=host.name, result=await world.shell.run(host, command))
-            except TaskError as error:
-                output = HostOutput(host=host.name, failure=error.failure)
+        try:
+            output = HostOutput(host=host.name, result=await world.shell.run(host, command))
+        except TaskError as error:
+            output = HostOutput(host=host.name, failure=error.failure)
         outputs[host.name] = output
         on_output(output)
 
-    async with anyio.create_task_group() as group:
-        for host in world.fleet.hosts.values():
-            group.start_soon(run_on, host)
+    await together(run_on, world.fleet.hosts.values(), HOSTS_AT_ONCE)
     return tuple(outputs[name] for name in world.fleet.hosts)

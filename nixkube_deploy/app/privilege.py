@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-import anyio
-
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -37,16 +36,13 @@ async def no_root(world: World, host: Host) -> Failure | None:
 
 async def without_root(world: World, hosts: Iterable[Host]) -> dict[HostName, Failure]:
     """Those of ``hosts`` on which we do not become root, and why."""
-    limiter, found = anyio.CapacityLimiter(_ASKED_AT_ONCE), dict[HostName, Failure]()
+    found = dict[HostName, Failure]()
 
     async def ask(host: Host) -> None:
-        async with limiter:
-            if (failure := await no_root(world, host)) is not None:
-                found[host.name] = failure
+        if (failure := await no_root(world, host)) is not None:
+            found[host.name] = failure
 
-    async with anyio.create_task_group() as group:
-        for host in hosts:
-            group.start_soon(ask, host)
+    await together(ask, hosts, _ASKED_AT_ONCE)
     return found
 
 

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-import anyio
-
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import Refused, TaskError
 from nixkube_deploy.model.facts import HostFacts
@@ -38,19 +37,15 @@ class Survey:
 async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> Survey:
     """Probe ``hosts`` in parallel, then ask the cluster once."""
     found, hosts = Survey(cluster_problem=world.cluster_problem), tuple(hosts)
-    limiter = anyio.CapacityLimiter(PROBES_AT_ONCE)
     distribution = world.fleet.cluster.distribution
 
     async def ask(host: Host) -> None:
-        async with limiter:
-            try:
-                found.facts[host.name] = await probe(world.shell, host, distribution)
-            except TaskError as error:
-                found.problems[host.name] = error.failure
+        try:
+            found.facts[host.name] = await probe(world.shell, host, distribution)
+        except TaskError as error:
+            found.problems[host.name] = error.failure
 
-    async with anyio.create_task_group() as group:
-        for host in hosts:
-            group.start_soon(ask, host)
+    await together(ask, hosts, PROBES_AT_ONCE)
     say(f"probed {len(found.facts)} of {len(hosts)} hosts")
     try:
         await _add_nodes(world, found)

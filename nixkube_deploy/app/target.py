@@ -6,9 +6,8 @@ It does nothing for hosts that share an architecture: each builds for itself, ev
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import anyio
-
 from nixkube_deploy.app.survey import OnStep
+from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.closure import Closure, Evaluated
 from nixkube_deploy.model.error import TaskError, task_error
@@ -29,20 +28,16 @@ async def build_on_targets(
     """Every host's system in its own store. A host that fails, or cannot be reached, does not sink the others."""
     closures: dict[HostName, Closure] = {}
     failures: dict[HostName, Failure] = {}
-    limiter = anyio.CapacityLimiter(AT_ONCE)
 
     async def build(one: Evaluated) -> None:
-        async with limiter:
-            try:
-                contents = await _build(world, one, facts[one.host], say)
-            except TaskError as error:
-                failures[one.host] = error.failure
-                return
+        try:
+            contents = await _build(world, one, facts[one.host], say)
+        except TaskError as error:
+            failures[one.host] = error.failure
+            return
         closures[one.host] = Closure(host=one.host, drv=one.drv, contents=contents, system=one.system)
 
-    async with anyio.create_task_group() as group:
-        for one in wanted:
-            group.start_soon(build, one)
+    await together(build, wanted, AT_ONCE)
     return Built(closures=closures, failures=failures)
 
 
