@@ -18,3 +18,9 @@ def size_text(size: int) -> str:
 def growth_text(delta: int) -> str:
     """The same with a plus for what grows; ``0 B`` has no sign."""
     return f"+{size_text(delta)}" if delta > 0 else size_text(delta)
+
+
+def told_apart(*sizes: int) -> tuple[str, ...]:
+    """The sizes in words; to the byte where words do not tell different ones apart."""
+    texts = tuple(map(size_text, sizes))
+    return texts if len(set(texts)) == len(set(sizes)) else tuple(f"{size:,} B" for size in sizes)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import anyio
 
-from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluator import NixEvaluator
+from nixkube_deploy.backends.nix.evaluation.cache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluation.evaluator import NixEvaluator
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.backends.process.local import LocalProcesses

@@ -17,7 +17,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from nixkube_deploy.backends.nix import target
+from nixkube_deploy.backends.nix.building import target
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.backends.ssh.options import OpensshOptions

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from nixkube_deploy.backends.nix import copier
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
+from nixkube_deploy.backends.nix.copying import copier
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.backends.ssh.options import OpensshOptions
 from nixkube_deploy.backends.ssh.shell import SshShell
@@ -174,7 +174,7 @@ async def test_much_goes_through_openssh_with_its_bytes_counted(place):
     assert await place.copy("big")
     assert place.holds("big")
     assert place.logins == 2
-    assert place.lines[-1] == "copied 1 path, 19.1 MiB"
+    assert place.lines[-1] == "copied 1 path, 19 MiB"
 
 
 async def test_both_ways_leave_the_same_behind(place, monkeypatch):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from nixkube_deploy.backends.nix import eval_jobs, expressions
-from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluator import NixEvaluator
+from nixkube_deploy.backends.nix.evaluation import eval_jobs, expressions
+from nixkube_deploy.backends.nix.evaluation.cache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluation.evaluator import NixEvaluator
+from nixkube_deploy.backends.nix.evaluation.sizing import MIB
 from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.sizing import MIB
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.model.building import EvaluationSettings

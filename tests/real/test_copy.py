@@ -106,7 +106,7 @@ def test_a_staged_host_costs_one_round_trip(copies):
 def test_what_does_not_fit_is_refused_with_both_numbers_before_a_byte_travels(copies):
     failure = copies.fails("huge", "n1")
     assert failure["kind"] == "disk-full"
-    assert "needs 76.3 MiB, and " in failure["message"]
+    assert "needs 76 MiB, and " in failure["message"]
     assert " MiB are free" in failure["message"]
     assert failure["did"] == "nothing was copied"
     assert "system-huge" not in copies.fleet.on("n1", "ls /nix/store")

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from nixkube_deploy.backends.nix.builder import NixBuilder
+from nixkube_deploy.backends.nix.building.builder import NixBuilder
+from nixkube_deploy.backends.nix.building.target import TargetBuilder
 from nixkube_deploy.backends.nix.closures import NixClosures
-from nixkube_deploy.backends.nix.copier import NixCopier
-from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
-from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluator import NixEvaluator, flake_flags
+from nixkube_deploy.backends.nix.copying.copier import NixCopier
+from nixkube_deploy.backends.nix.copying.wire import Wires
+from nixkube_deploy.backends.nix.evaluation.cache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluation.eval_jobs import NixEvalJobs
+from nixkube_deploy.backends.nix.evaluation.evaluator import NixEvaluator, flake_flags
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
-from nixkube_deploy.backends.nix.target import TargetBuilder
-from nixkube_deploy.backends.nix.wire import Wires
 from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
 from nixkube_deploy.model.facts import SystemContents

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 import anyio.to_thread
 
-from nixkube_deploy.backends.nix.expressions import parsed
-from nixkube_deploy.backends.nix.program import NixProgram
+from nixkube_deploy.backends.nix.program import NixProgram, parsed
 from nixkube_deploy.backends.nix.store import StoreFiles
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
@@ -93,6 +92,11 @@ def path_infos(data: Any) -> dict[StorePath, StoredPath]:
         if isinstance(size, int) and isinstance(references, list):
             found[_whole(path)] = StoredPath(size=size, references=tuple(_whole(str(each)) for each in references))
     return found
+
+
+def valid_paths(data: Any) -> frozenset[StorePath]:
+    """Which paths ``nix path-info --json`` found; 2.8 says of the others that they are not valid, later ones null."""
+    return frozenset(_whole(path) for path, info in _entries(data) if info and info.get("valid", True))
 
 
 def _entries(data: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -1,13 +1,14 @@
-"""Runs the controller's ``nix``: environment, version, and work in parallel. It knows no subcommand."""
+"""Runs the controller's ``nix``: environment, version, what it prints, how it names a host. It knows no subcommand."""
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 
 from nixkube_deploy.ports.process import Invocation, Processes
-from nixkube_deploy.ports.shell import CommandResult, OnLine
+from nixkube_deploy.ports.shell import CommandResult, OnLine, SshInvocation
 
 T = TypeVar("T")
 
@@ -72,3 +73,18 @@ async def in_parallel(work: Callable[[T], Awaitable[None]], items: Sequence[T], 
     async with anyio.create_task_group() as group:
         for item in items:
             group.start_soon(one, item)
+
+
+def store_url(ssh: SshInvocation) -> str:
+    """``ssh://``, not ``ssh-ng://``: only it lets root receive paths that nobody signed. IPv6 stands in brackets."""
+    user, at, address = ssh.destination.rpartition("@")
+    bracketed = f"[{address}]" if ":" in address and not address.startswith("[") else address
+    return f"ssh://{user}{at}{bracketed}"
+
+
+def parsed(output: str) -> Any:
+    """JSON that a program printed; None when it is none."""
+    try:
+        return json.loads(output)
+    except ValueError:
+        return None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixkube_deploy.model.size import growth_text, size_text
+from nixkube_deploy.model.size import growth_text, size_text, told_apart
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,9 @@ def test_sizes_have_two_digits_that_say_something(size, text):
 
 def test_growth_has_its_sign():
     assert [growth_text(n) for n in (2048, 0, -2048)] == ["+2.0 KiB", "0 B", "-2.0 KiB"]
+
+
+def test_sizes_that_differ_by_little_are_told_to_the_byte():
+    assert told_apart(3 * 2**30, 2**30) == ("3.0 GiB", "1.0 GiB")
+    assert told_apart(100 * 2**20, 100 * 2**20 - 1) == ("104,857,600 B", "104,857,599 B")
+    assert told_apart(4096, 4096) == ("4.0 KiB", "4.0 KiB")

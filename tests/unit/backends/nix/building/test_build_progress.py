@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from nixkube_deploy.backends.nix.build_diagnosis import build_failure, causes
-from nixkube_deploy.backends.nix.build_log import BuildLog
-from nixkube_deploy.backends.nix.internal_json import Plain, Said, read
-from nixkube_deploy.backends.nix.progress import Follower, in_words, tally
+from nixkube_deploy.backends.nix.building.diagnosis import build_failure, causes
+from nixkube_deploy.backends.nix.building.internal_json import Plain, Said, read
+from nixkube_deploy.backends.nix.building.log import BuildLog
+from nixkube_deploy.backends.nix.building.progress import Follower, in_words, tally
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.output import harmless
@@ -69,9 +69,9 @@ def test_what_is_built_right_now_is_named_with_its_phase_and_since_when():
 
 def test_downloads_are_told_in_paths_and_bytes():
     texts = list(told("fetched"))
-    assert "fetched 1 of 2 paths, 0.5 of 0.8 MiB" in texts
+    assert "fetched 1 of 2 paths, 488 KiB of 781 KiB" in texts
     assert "building 1 of 2: local-part" in texts
-    assert tally(finished("fetched")) == "built 2 derivations, fetched 2 paths (0.8 MiB)"
+    assert tally(finished("fetched")) == "built 2 derivations, fetched 2 paths (781 KiB)"
 
 
 def test_a_remote_builder_is_named_and_so_is_what_travels_to_and_from_it():
@@ -295,7 +295,7 @@ async def test_a_build_that_is_over_at_once_is_told_in_one_line():
         return CommandResult(exit_code=0)
 
     await speak(quick, says)
-    assert [text for _, text in says] == ["w1: built 2 derivations, fetched 2 paths (0.8 MiB)"]
+    assert [text for _, text in says] == ["w1: built 2 derivations, fetched 2 paths (781 KiB)"]
 
 
 async def test_a_failure_to_run_nix_comes_out_as_it_is():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixkube_deploy.backends.nix.attributes import changes_files, local_tree
+from nixkube_deploy.backends.nix.evaluation.attributes import changes_files, local_tree
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import anyio.lowlevel
 import pytest
 from trio.testing import MockClock
 
-from nixkube_deploy.backends.nix import expressions
-from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
-from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluator import NixEvaluator
-from nixkube_deploy.backends.nix.metadata import flake_state, locked_flake
+from nixkube_deploy.backends.nix.evaluation import expressions
+from nixkube_deploy.backends.nix.evaluation.cache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluation.eval_jobs import NixEvalJobs
+from nixkube_deploy.backends.nix.evaluation.evaluator import NixEvaluator
+from nixkube_deploy.backends.nix.evaluation.metadata import flake_state, locked_flake
+from nixkube_deploy.backends.nix.evaluation.sizing import MIB, Machine, Room, sizes
 from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.sizing import MIB, Machine, Room, sizes
 from nixkube_deploy.backends.nix.store import StoreFiles
 from nixkube_deploy.model.building import EvaluationSettings
 from nixkube_deploy.model.error import TaskError

@@ -166,7 +166,7 @@ async def test_only_what_is_missing_needs_room(world):
 async def test_what_must_stay_free_counts(world):
     failure = await world.fails(a_host("w1", copy=CopySettings(min_free=200 * MIB)))
     assert failure.kind is FailureKind.DISK_FULL
-    assert "200.0 MiB are to stay free (copy.min_free)" in failure.message
+    assert "200 MiB are to stay free (copy.min_free)" in failure.message
 
 
 async def test_a_host_that_does_not_say_what_is_free_is_tried(world):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from nixkube_deploy.backends.nix.internal_json import (
+from nixkube_deploy.backends.nix.building.internal_json import (
     Activity,
     Plain,
     Report,

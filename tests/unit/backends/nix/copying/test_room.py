@@ -2,8 +2,7 @@
 
 import pytest
 
-from nixkube_deploy.backends.nix.room import old_generations
-from nixkube_deploy.backends.nix.transfer import amount
+from nixkube_deploy.backends.nix.copying.room import old_generations
 from tests.builders import store_path
 
 DAY = 86400
@@ -49,11 +48,3 @@ def test_the_current_generation_stays_however_old():
 )
 def test_where_it_cannot_be_told_what_is_needed_nothing_goes(text):
     assert old_generations(text, 14.0 * DAY) == ()
-
-
-@pytest.mark.parametrize(
-    ("size", "text"),
-    [(0, "0.0 KiB"), (2304, "2.2 KiB"), (3 * 2**20, "3.0 MiB"), (3_435_973_837, "3.2 GiB"), (2**50, "1024.0 TiB")],
-)
-def test_bytes_for_people(size, text):
-    assert amount(size) == text

@@ -8,15 +8,24 @@ from dataclasses import replace
 
 import anyio.to_thread
 
-from nixkube_deploy.backends.nix import attributes, evaluation_diagnosis, expressions
 from nixkube_deploy.backends.nix.diagnosis import flake_failure
-from nixkube_deploy.backends.nix.eval_jobs import NixEvalJobs
-from nixkube_deploy.backends.nix.evalcache import EvaluationCache
-from nixkube_deploy.backends.nix.evaluating import LOCKED, Evaluating, Progress
-from nixkube_deploy.backends.nix.expressions import Wanted
-from nixkube_deploy.backends.nix.metadata import LockedFlake, locked_flake
-from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram
-from nixkube_deploy.backends.nix.sizing import MIB, PER_HOST, PER_KEPT_HOST, Sizes, WhatMachine, sizes, this_machine
+from nixkube_deploy.backends.nix.evaluation import attributes, expressions
+from nixkube_deploy.backends.nix.evaluation import diagnosis as evaluation_diagnosis
+from nixkube_deploy.backends.nix.evaluation.cache import EvaluationCache
+from nixkube_deploy.backends.nix.evaluation.eval_jobs import NixEvalJobs
+from nixkube_deploy.backends.nix.evaluation.evaluating import LOCKED, Evaluating, Progress
+from nixkube_deploy.backends.nix.evaluation.expressions import Wanted
+from nixkube_deploy.backends.nix.evaluation.metadata import LockedFlake, locked_flake
+from nixkube_deploy.backends.nix.evaluation.sizing import (
+    MIB,
+    PER_HOST,
+    PER_KEPT_HOST,
+    Sizes,
+    WhatMachine,
+    sizes,
+    this_machine,
+)
+from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram, parsed
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.model.building import EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated, FlakeState
@@ -121,7 +130,7 @@ class NixEvaluator:
         if evaluation_diagnosis.unlocked(result):
             changes = await self._metadata(flake, "--no-write-lock-file")
             raise TaskError(evaluation_diagnosis.lock_failure(flake, result, changes))
-        looked = locked_flake(flake, expressions.parsed(result.stdout)) if result.ok else None
+        looked = locked_flake(flake, parsed(result.stdout)) if result.ok else None
         if looked is None:
             raise TaskError(flake_failure(flake, result))
         overrides = [flag for flag in flake_flags(self._settings) if flag != "--impure"]
@@ -130,9 +139,9 @@ class NixEvaluator:
         # With overrides Nix no longer minds an incomplete lock file; that is why it was asked without them first.
         result = await self._metadata(flake, *overrides)
         if missing := evaluation_diagnosis.missing_overrides(result):
-            known = expressions.parsed(result.stdout) or {}
+            known = parsed(result.stdout) or {}
             raise TaskError(evaluation_diagnosis.override_failure(flake, missing, _inputs(known)))
-        overridden = locked_flake(flake, expressions.parsed(result.stdout)) if result.ok else None
+        overridden = locked_flake(flake, parsed(result.stdout)) if result.ok else None
         if overridden is None:
             raise TaskError(flake_failure(flake, result))
         return overridden

@@ -10,13 +10,13 @@ from dataclasses import replace
 from typing import Final
 
 from nixkube_deploy.backends.nix.diagnosis import errors, last_error
-from nixkube_deploy.backends.nix.expressions import heard
+from nixkube_deploy.backends.nix.evaluation.expressions import heard
+from nixkube_deploy.backends.nix.evaluation.sizing import MIB
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, name_some
 from nixkube_deploy.ports.shell import CommandResult
 
-MIB: Final = 1024**2
 KILLED: Final = 137
 
 _UNLOCKED: Final = "requires lock file changes"

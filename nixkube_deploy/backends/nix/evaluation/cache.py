@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from nixkube_deploy.backends.nix import expressions
+from nixkube_deploy.backends.nix.evaluation import expressions
+from nixkube_deploy.backends.nix.program import parsed
 from nixkube_deploy.backends.nix.store import StoreFiles
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.fleet import Host
@@ -81,7 +82,7 @@ class EvaluationCache:
     def _read(self, key: str) -> Mapping[str, Any]:
         """Nothing, when the file is not what was written."""
         try:
-            data = expressions.parsed(self._file(key).read_text())
+            data = parsed(self._file(key).read_text())
         except (OSError, UnicodeDecodeError):
             return {}
         return data if isinstance(data, Mapping) else {}

@@ -10,13 +10,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from nixkube_deploy.backends.nix.copy_diagnosis import copy_failure
-from nixkube_deploy.backends.nix.transfer import amount
+from nixkube_deploy.backends.nix.copying.diagnosis import copy_failure
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.model.packages import StoredPath
+from nixkube_deploy.model.size import size_text, told_apart
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
 
 _LOOK: Final = """\
@@ -141,16 +141,16 @@ def check_room(host: Host, found: Found, size: int, did: str = "") -> None:
     """
     if found.free is None or size + host.copy.min_free <= found.free:
         return
-    kept = f", and {amount(host.copy.min_free)} are to stay free (copy.min_free)" if host.copy.min_free else ""
+    whole, need, free = told_apart(size + host.copy.min_free, size, found.free)
+    kept = f", and {size_text(host.copy.min_free)} are to stay free (copy.min_free)" if host.copy.min_free else ""
     days = 14 if host.copy.collect_garbage is None else max(0, math.floor(host.copy.collect_garbage / _DAY) - 1)
     inventory = "  # or copy: {collect_garbage: 14d} in the inventory" if host.copy.collect_garbage is None else ""
     raise TaskError(
         Failure(
             kind=FailureKind.DISK_FULL,
-            message=f"the closure does not fit on {host.name}: it needs {amount(size)}, "
-            f"and {amount(found.free)} are free{kept}",
-            expected=f"{amount(size + host.copy.min_free)} free in /nix/store",
-            seen=f"{amount(found.free)} free",
+            message=f"the closure does not fit on {host.name}: it needs {need}, and {free} are free{kept}",
+            expected=f"{whole} free in /nix/store",
+            seen=f"{free} free",
             did=did or "nothing was copied",
             next=f"{host.login} nix-collect-garbage --delete-older-than {days}d{inventory}",
         )

@@ -11,12 +11,11 @@ from typing import Any, Final
 
 import anyio
 
-from nixkube_deploy.backends.nix import evaluation_diagnosis as diagnosis
-from nixkube_deploy.backends.nix import expressions
-from nixkube_deploy.backends.nix.expressions import Wanted
-from nixkube_deploy.backends.nix.metadata import LockedFlake
+from nixkube_deploy.backends.nix.evaluation import diagnosis, expressions
+from nixkube_deploy.backends.nix.evaluation.expressions import Wanted
+from nixkube_deploy.backends.nix.evaluation.metadata import LockedFlake
+from nixkube_deploy.backends.nix.evaluation.sizing import PER_KEPT_HOST, Room, Sizes
 from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.sizing import PER_KEPT_HOST, Room, Sizes
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure

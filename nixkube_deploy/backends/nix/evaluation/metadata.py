@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nixkube_deploy.backends.nix.attributes import local_tree
+from nixkube_deploy.backends.nix.evaluation.attributes import local_tree
 from nixkube_deploy.model.closure import FlakeState
 
 

@@ -12,6 +12,7 @@ import anyio
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.size import size_text
 from nixkube_deploy.ports.shell import CommandResult, OnLine
 
 _PATHS: Final = re.compile(r"copying (\d+) paths")
@@ -23,8 +24,6 @@ _PAUSE: Final = 0.5
 
 _FETCH_RATE: Final = 1 << 20
 """Bytes a second: a host that fetches from a cache is silent meanwhile; one that is slower counts as stuck."""
-
-_UNITS: Final = ("KiB", "MiB", "GiB", "TiB")
 
 
 class Transfer:
@@ -70,7 +69,7 @@ class Transfer:
 
     def end(self) -> None:
         """Say what came of it."""
-        size = f", {amount(self._moved)}" if self._moved else ""
+        size = f", {size_text(self._moved)}" if self._moved else ""
         self._tell(f"copied {self._begun} path{'' if self._begun == 1 else 's'}{size}")
 
     def _stir(self) -> None:
@@ -81,7 +80,8 @@ class Transfer:
         if not self._begun or now - self._told < _PAUSE:
             return
         total = max(self.paths, self._begun)
-        size = f", {_of(min(self._moved, self.size), self.size)}" if self._moved and self.size else ""
+        moved = min(self._moved, self.size)
+        size = f", {size_text(moved)} of {size_text(self.size)}" if moved else ""
         line = f"copying {self._begun} of {total} paths{size}"
         if line != self._last:
             self._last, self._told = line, now
@@ -93,27 +93,9 @@ class Transfer:
             kind=FailureKind.COPY,
             message=f"the copy to {name} stalled: nothing moved for {limit}",
             expected=f"a byte or a line at least every {limit}",
-            seen=f"{self._begun} of {max(self.paths, self._begun)} paths begun, {amount(self._moved)} sent",
+            seen=f"{self._begun} of {max(self.paths, self._begun)} paths begun, {size_text(self._moved)} sent",
             did="it was ended; paths that had arrived whole are kept",
             next=f"{self._host.login} ps -ef  # is nix-store waiting for a lock, or the disk? "
             "Raise copy.stall if the link is only slow",
             transient=True,
         )
-
-
-def amount(size: int) -> str:
-    """Bytes for people: ``3.1 MiB``."""
-    return f"{_scaled(size, _unit(size)):.1f} {_UNITS[_unit(size)]}"
-
-
-def _of(part: int, whole: int) -> str:
-    """``3.1 of 20.0 MiB``."""
-    return f"{_scaled(part, _unit(whole)):.1f} of {amount(whole)}"
-
-
-def _unit(size: int) -> int:
-    return next((i for i in range(len(_UNITS) - 1) if size < 1000 * 1024 ** (i + 1)), len(_UNITS) - 1)
-
-
-def _scaled(size: int, unit: int) -> float:
-    return size / 1024.0 ** (unit + 1)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nixkube_deploy.backends.nix.builder import NixBuilder, pass_through
+from nixkube_deploy.backends.nix.building.builder import NixBuilder, pass_through
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles
 from nixkube_deploy.model.building import BuildSettings

@@ -3,12 +3,12 @@
 Names are always quoted here; no evaluation happens here.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from nixkube_deploy.backends.nix.program import parsed
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import StorePath
@@ -176,11 +176,3 @@ def evaluated(host: Host, data: Any) -> Evaluated | None:
     if not (isinstance(drv, str) and isinstance(out, str) and isinstance(system, str)):
         return None
     return Evaluated(host=host.name, drv=drv, out=StorePath(out), system=system, attr=host.flake_attr)
-
-
-def parsed(output: str) -> Any:
-    """JSON that a program printed; None when it is none."""
-    try:
-        return json.loads(output)
-    except ValueError:
-        return None

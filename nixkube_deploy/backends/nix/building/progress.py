@@ -9,8 +9,9 @@ from typing import Final
 
 import anyio
 
-from nixkube_deploy.backends.nix.build_log import Building, BuildLog
+from nixkube_deploy.backends.nix.building.log import Building, BuildLog
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.size import size_text
 from nixkube_deploy.ports.shell import CommandResult, OnLine
 
 TICK: Final = 0.5
@@ -25,7 +26,6 @@ HEARTBEAT: Final = 30.0
 _SHARE: Final = 20
 _SHOWN: Final = 3
 _SHORT: Final = 5.0
-_MIB: Final = 1024 * 1024
 _MINUTE: Final = 60
 
 
@@ -39,7 +39,7 @@ def tally(log: BuildLog) -> str:
     _, total = log.fetched
     parts = (
         f"built {counted(log.builds.done, 'derivation')}" if log.builds.done else "",
-        f"fetched {counted(log.paths.done, 'path')}" + (f" ({_mib(total)} MiB)" if total else "")
+        f"fetched {counted(log.paths.done, 'path')}" + (f" ({size_text(total)})" if total else "")
         if log.paths.done
         else "",
         f"{log.builds.failed} failed" if log.builds.failed else "",
@@ -80,12 +80,8 @@ def _fetched(log: BuildLog) -> str:
     done, total = log.fetched
     if not log.paths.total or log.paths.done >= log.paths.total:
         return ""
-    size = f", {_mib(done)} of {_mib(total)} MiB" if total else ""
+    size = f", {size_text(done)} of {size_text(total)}" if total else ""
     return f"fetched {log.paths.done} of {counted(log.paths.total, 'path')}{size}"
-
-
-def _mib(size: int) -> str:
-    return f"{size / _MIB:.1f}" if size < 10 * _MIB else f"{size / _MIB:.0f}"
 
 
 def _duration(seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from nixkube_deploy.backends.nix.sizing import MIB, group_free, this_machine
+from nixkube_deploy.backends.nix.evaluation.sizing import MIB, group_free, this_machine
 
 UNLIMITED = 1 << 62
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from nixkube_deploy.backends.nix import ssh_relay
-from nixkube_deploy.backends.nix.wire import SERVE, Wires
+from nixkube_deploy.backends.nix.copying import ssh_relay
+from nixkube_deploy.backends.nix.copying.wire import SERVE, Wires
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.model.error import OutcomeUnknown
 from nixkube_deploy.ports.process import Invocation

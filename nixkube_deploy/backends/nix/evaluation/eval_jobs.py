@@ -9,14 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from nixkube_deploy.backends.nix import evaluation_diagnosis as diagnosis
-from nixkube_deploy.backends.nix import expressions
 from nixkube_deploy.backends.nix.diagnosis import last_error
-from nixkube_deploy.backends.nix.evaluating import EVALUATION_TIMEOUT, Progress
-from nixkube_deploy.backends.nix.expressions import Wanted
-from nixkube_deploy.backends.nix.metadata import LockedFlake
-from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram
-from nixkube_deploy.backends.nix.sizing import MIB, Sizes
+from nixkube_deploy.backends.nix.evaluation import diagnosis, expressions
+from nixkube_deploy.backends.nix.evaluation.evaluating import EVALUATION_TIMEOUT, Progress
+from nixkube_deploy.backends.nix.evaluation.expressions import Wanted
+from nixkube_deploy.backends.nix.evaluation.metadata import LockedFlake
+from nixkube_deploy.backends.nix.evaluation.sizing import MIB, Sizes
+from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram, parsed
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
@@ -71,7 +70,7 @@ class NixEvalJobs:
         jobs, by_name = Jobs(), {each.host.name: each for each in hosts}
 
         def listen(line: str) -> None:
-            _take(expressions.parsed(line) if line.startswith("{") else None, by_name, flake, jobs, progress)
+            _take(parsed(line) if line.startswith("{") else None, by_name, flake, jobs, progress)
 
         try:
             result = await self._program.run(
@@ -85,7 +84,7 @@ class NixEvalJobs:
             jobs.problem = error.failure.message
             return jobs
         for line in result.stdout.splitlines():  # Also the lines that were too long to be heard.
-            _take(expressions.parsed(line), by_name, flake, jobs, progress)
+            _take(parsed(line), by_name, flake, jobs, progress)
         if result.outgrew:
             jobs.problem = f"it went over {sizes.cap // MIB} MiB"
         elif not result.ok:

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from typing import Final
 
 from nixkube_deploy.backends.nix.closures import NixClosures
-from nixkube_deploy.backends.nix.copy_diagnosis import copy_failure, not_here
-from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.room import Found, HostStores, check_room, needed
-from nixkube_deploy.backends.nix.target import store_url
-from nixkube_deploy.backends.nix.transfer import Transfer, amount
-from nixkube_deploy.backends.nix.wire import Wires
+from nixkube_deploy.backends.nix.copying.diagnosis import copy_failure, not_here
+from nixkube_deploy.backends.nix.copying.room import Found, HostStores, check_room, needed
+from nixkube_deploy.backends.nix.copying.transfer import Transfer
+from nixkube_deploy.backends.nix.copying.wire import Wires
+from nixkube_deploy.backends.nix.program import NixProgram, store_url
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import CopyVia, Host, Privilege
 from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.model.packages import StoredPath
+from nixkube_deploy.model.size import size_text
 from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshInvocation, SshOptions
 
 _COPY_TIMEOUT: Final = 24 * 3600.0
@@ -79,8 +79,8 @@ class NixCopier:
         did = await self._stores.collect_garbage(host, tell)
         after = await self._stores.look(host, path, closure)
         freed = max(0, (after.free or 0) - (found.free or 0))
-        tell(f"{did}: {amount(freed)} freed")
-        check_room(host, after, needed(after, closure), f"{did}: {amount(freed)} freed; nothing was copied")
+        tell(f"{did}: {size_text(freed)} freed")
+        check_room(host, after, needed(after, closure), f"{did}: {size_text(freed)} freed; nothing was copied")
         return after
 
     async def _push(self, path: StorePath, host: Host, transfer: Transfer) -> CommandResult:

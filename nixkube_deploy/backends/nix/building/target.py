@@ -9,17 +9,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from nixkube_deploy.backends.nix import internal_json
-from nixkube_deploy.backends.nix.build_diagnosis import build_failure, causes
-from nixkube_deploy.backends.nix.builder import BUILD_TIMEOUT
-from nixkube_deploy.backends.nix.copy_diagnosis import copy_failure
-from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.progress import Follower
-from nixkube_deploy.backends.nix.wire import Wires
+from nixkube_deploy.backends.nix.building import internal_json
+from nixkube_deploy.backends.nix.building.builder import BUILD_TIMEOUT
+from nixkube_deploy.backends.nix.building.diagnosis import build_failure, causes
+from nixkube_deploy.backends.nix.building.progress import Follower
+from nixkube_deploy.backends.nix.copying.diagnosis import copy_failure
+from nixkube_deploy.backends.nix.copying.wire import Wires
+from nixkube_deploy.backends.nix.program import NixProgram, store_url
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host
-from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshInvocation, SshOptions
+from nixkube_deploy.ports.shell import Command, CommandResult, OnLine, Shell, SshOptions
 
 ROOT: Final = "/nix/var/nix/gcroots/nixkube-deploy/built"
 """One link a host, replaced by every build: what was built last is kept until it is activated, and nothing piles up."""
@@ -76,10 +76,3 @@ class TargetBuilder:
         if not result.ok:
             found = causes(result.stderr, follower.log.logs)
             raise TaskError(build_failure(host.name, found, result, there=True))
-
-
-def store_url(ssh: SshInvocation) -> str:
-    """``ssh://``, not ``ssh-ng://``: only it lets root receive paths that nobody signed. IPv6 stands in brackets."""
-    user, at, address = ssh.destination.rpartition("@")
-    bracketed = f"[{address}]" if ":" in address and not address.startswith("[") else address
-    return f"ssh://{user}{at}{bracketed}"

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from nixkube_deploy.backends.nix.build_log import derivation_name
+from nixkube_deploy.backends.nix.building.log import derivation_name
 from nixkube_deploy.backends.nix.diagnosis import EVIDENCE, NOISE, errors, last_error
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.ports.shell import CommandResult

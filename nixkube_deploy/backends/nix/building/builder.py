@@ -7,14 +7,16 @@ never asked, because it may lie there half written.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import anyio.to_thread
 
-from nixkube_deploy.backends.nix import expressions, internal_json
-from nixkube_deploy.backends.nix.build_diagnosis import build_failure, causes, disko_failure
-from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram, in_parallel
-from nixkube_deploy.backends.nix.progress import Follower
+from nixkube_deploy.backends.nix.building import internal_json
+from nixkube_deploy.backends.nix.building.diagnosis import build_failure, causes, disko_failure
+from nixkube_deploy.backends.nix.building.progress import Follower
+from nixkube_deploy.backends.nix.closures import valid_paths
+from nixkube_deploy.backends.nix.evaluation import expressions
+from nixkube_deploy.backends.nix.program import SHORT_TIMEOUT, NixProgram, in_parallel, parsed
 from nixkube_deploy.backends.nix.store import StoreFiles
 from nixkube_deploy.model.building import BuildSettings
 from nixkube_deploy.model.closure import Closure, Evaluated
@@ -84,7 +86,7 @@ class NixBuilder:
         if not paths:
             return frozenset()
         result = await self._program.run("path-info", "--json", *paths, timeout=SHORT_TIMEOUT)
-        return _valid(expressions.parsed(result.stdout)) & frozenset(paths)
+        return valid_paths(parsed(result.stdout)) & frozenset(paths)
 
     async def _build_systems(self, wanted: Sequence[Evaluated], on_line: OnLine | None) -> dict[HostName, Failure]:
         """Build them; whose output is not there afterwards has failed."""
@@ -112,7 +114,7 @@ class NixBuilder:
         installable = f"{flake}#{attr}.config.system.build.diskoScript"
         arguments = (*self._flake_flags, *pass_through(self._settings), installable)
         ended = await self._nix_build(f"disko-{one.host}", arguments, on_line)
-        match expressions.parsed(ended.result.stdout) if ended.result.ok else None:
+        match parsed(ended.result.stdout) if ended.result.ok else None:
             case [{"outputs": {"out": str(script)}}]:
                 return StorePath(script)
             case _:
@@ -132,17 +134,3 @@ def pass_through(settings: BuildSettings) -> tuple[str, ...]:
     single = {"--max-jobs": settings.max_jobs, "--cores": settings.cores, "--builders": settings.builders}
     plain = [word for name, value in single.items() if value is not None for word in (name, str(value))]
     return (*plain, *(word for name, value in settings.options.items() for word in ("--option", name, value)))
-
-
-def _valid(data: Any) -> frozenset[str]:
-    """``nix path-info --json``: a list in 2.8, an object by path later, by base name from JSON format 2 on."""
-    match data:
-        case list():
-            infos = [one for one in data if isinstance(one, Mapping)]
-            return frozenset(str(one.get("path")) for one in infos if one.get("valid", True))
-        case {"info": Mapping() as infos, "storeDir": str(folder)}:
-            return frozenset(f"{folder}/{name}" for name, info in infos.items() if info)
-        case Mapping():
-            return frozenset(path for path, info in data.items() if info)
-        case _:
-            return frozenset()

@@ -2,8 +2,8 @@
 
 import pytest
 
+from nixkube_deploy.backends.nix.building.target import ROOT, TargetBuilder, store_url
 from nixkube_deploy.backends.nix.program import NixProgram
-from nixkube_deploy.backends.nix.target import ROOT, TargetBuilder, store_url
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError, Unreachable
 from nixkube_deploy.model.failure import FailureKind
@@ -12,7 +12,7 @@ from nixkube_deploy.ports.shell import SshInvocation
 from tests.builders import a_host, store_path
 from tests.fakes.process import FakeProcesses
 from tests.fakes.shell import FakeShell
-from tests.unit.backends.nix.test_builder import STREAMS
+from tests.unit.backends.nix.building.test_builder import STREAMS
 
 OUT = store_path("nixos-system-w1")
 ONE = Evaluated(host=HostName("w1"), drv=f"{OUT}.drv", out=OUT, system="aarch64-linux")
@@ -61,7 +61,7 @@ async def test_the_hosts_own_progress_goes_by_its_name(bench):
     said: list[str] = []
     bench.shell.answers("nix-store", stderr=(STREAMS / "fetched-2.8.log").read_text())
     await bench.builder.build(a_host("w1"), ONE, said.append)
-    assert said == ["w1: built 2 derivations, fetched 2 paths (0.8 MiB)"]
+    assert said == ["w1: built 2 derivations, fetched 2 paths (781 KiB)"]
 
 
 async def test_a_failed_build_shows_the_end_of_the_log_and_where_to_read_all_of_it(bench):

@@ -1,0 +1,1 @@
+"""From derivations to systems, here or on their hosts."""

@@ -1,0 +1,1 @@
+"""From this store to the hosts'."""

@@ -1,0 +1,1 @@
+"""From a flake to derivations, under a memory cap."""
