@@ -9,9 +9,10 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import anyio
 import pytest
 
-from nixkube_deploy.backends.nix.cli import NixCli
+from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import FailureKind
@@ -128,3 +129,20 @@ async def test_systems_are_built_and_read_and_culprits_named(place):
     failure = built.failures[HostName("fails")]
     assert "broken-part" in failure.message
     assert any("oops" in line for line in failure.evidence)
+
+
+async def test_a_kept_evaluation_whose_derivation_the_store_has_lost_costs_one_run_and_not_every_one(place, tmp_path):
+    settings = NixSettings(evaluations=tmp_path / "kept")
+    nix, n1 = NixCli(LocalProcesses(), ssh_of, FakeShell(), environ=os.environ, settings=settings), [a_host("n1")]
+    (one,) = (await nix.evaluate(place.flake, n1)).hosts.values()
+    file = place.root / one.drv.removeprefix("/")
+    text = file.read_bytes()
+    assert (await anyio.run_process(["nix-store", "--delete", one.drv])).returncode == 0
+    file.parent.chmod(0o755)
+    file.write_bytes(text)  # As a collection that was cut off leaves it: on the disk, and not registered.
+    failed = await nix.build(place.flake, (await nix.evaluate(place.flake, n1)).hosts.values(), frozenset())
+    failure = failed.failures[HostName("n1")]
+    assert "is not a valid store path" in failure.message or "is not valid" in failure.message
+    assert failure.next.startswith("run the same command again")
+    again = await nix.build(place.flake, (await nix.evaluate(place.flake, n1)).hosts.values(), frozenset())
+    assert set(again.closures) == {HostName("n1")}

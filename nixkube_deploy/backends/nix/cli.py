@@ -11,6 +11,7 @@ from pathlib import Path
 import anyio.to_thread
 
 from nixkube_deploy.backends.nix.building.builder import NixBuilder
+from nixkube_deploy.backends.nix.building.diagnosis import lost_derivation
 from nixkube_deploy.backends.nix.building.target import TargetBuilder
 from nixkube_deploy.backends.nix.closures import NixClosures
 from nixkube_deploy.backends.nix.copying.copier import NixCopier
@@ -87,7 +88,10 @@ class NixCli:
         self, flake: str, wanted: Sequence[Evaluated], installs: frozenset[HostName], on_line: OnLine | None = None
     ) -> Built:
         """Build what is missing; see ``NixBuilder``."""
-        return await self._builder.build(flake, wanted, installs, on_line)
+        built = await self._builder.build(flake, wanted, installs, on_line)
+        if any(lost_derivation(failure) for failure in built.failures.values()):
+            await self._evaluator.forget(flake)
+        return built
 
     async def build_on(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:
         """Build a host's system on the host itself; see ``TargetBuilder``."""

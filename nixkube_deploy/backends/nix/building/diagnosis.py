@@ -31,6 +31,7 @@ _REASONS: Final = (
     re.compile(r"(hash mismatch)"),
     re.compile(r"Reason: (?:builder )?(?:failed )?(?:with |due to )?([^.]*)"),
 )
+_LOST: Final = re.compile(r"path '/nix/store/[^']+\.drv' is not (a )?valid")
 _AT_LEAST: Final = 5
 """Lines shown of each derivation when several failed."""
 
@@ -84,6 +85,11 @@ def causes(stderr: str, logs: Mapping[str, tuple[str, ...]]) -> Causes:
     }
 
 
+def lost_derivation(failure: Failure) -> bool:
+    """Whether a derivation lies on the disk that the store knows nothing of, as after a collection that was cut off."""
+    return any(_LOST.search(line) for line in (failure.message, *failure.evidence))
+
+
 def build_failure(host: str, found: Causes, result: CommandResult, *, there: bool = False) -> Failure:
     """Why one host's system was not built. Without a known cause the end of what Nix said is shown.
 
@@ -120,6 +126,10 @@ def _advice(host: str, found: Causes, result: CommandResult, *, full: bool, ther
         return (
             f"give the controller a remote builder for {platform['old'] or platform['new']} (build.builders, or "
             f"nix.buildMachines), set boot.binfmt emulation up on it, or build it on {host} (build_on: target)"
+        )
+    if _LOST.search(result.stderr):
+        return (
+            "run the same command again: what is kept of the flake's evaluation is forgotten, and it is evaluated anew"
         )
     if found:
         command = f"nix log {next(iter(found))}"

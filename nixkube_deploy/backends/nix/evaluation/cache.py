@@ -68,6 +68,10 @@ class EvaluationCache:
                 raise
         self._forget()
 
+    def drop(self, key: str) -> None:
+        """Know nothing of a flake any more."""
+        self._file(key).unlink(missing_ok=True)
+
     def _forget(self) -> None:
         ages: list[tuple[float, Path]] = []
         for file in self._folder.glob("*.json"):

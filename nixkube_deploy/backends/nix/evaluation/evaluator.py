@@ -99,6 +99,12 @@ class NixEvaluator:
             failures={host.name: failures[host.name] for host in hosts if host.name in failures},
         )
 
+    async def forget(self, flake: str) -> None:
+        """Evaluate anew the next time: what was kept of this flake turned out to be of no use."""
+        key = await self._key(await self._look(flake))
+        if self._cache is not None and key:
+            await anyio.to_thread.run_sync(self._cache.drop, key)
+
     async def _evaluate(
         self, flake: LockedFlake, hosts: Sequence[Wanted], say: OnLine
     ) -> tuple[dict[HostName, Evaluated], dict[HostName, Failure]]:
