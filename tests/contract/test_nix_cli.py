@@ -142,7 +142,6 @@ async def test_a_kept_evaluation_whose_derivation_the_store_has_lost_costs_one_r
     file.write_bytes(text)  # As a collection that was cut off leaves it: on the disk, and not registered.
     failed = await nix.build(place.flake, (await nix.evaluate(place.flake, n1)).hosts.values(), frozenset())
     failure = failed.failures[HostName("n1")]
-    assert "is not a valid store path" in failure.message or "is not valid" in failure.message
     assert failure.next.startswith("run the same command again")
     again = await nix.build(place.flake, (await nix.evaluate(place.flake, n1)).hosts.values(), frozenset())
     assert set(again.closures) == {HostName("n1")}

@@ -31,7 +31,12 @@ _REASONS: Final = (
     re.compile(r"(hash mismatch)"),
     re.compile(r"Reason: (?:builder )?(?:failed )?(?:with |due to )?([^.]*)"),
 )
-_LOST: Final = re.compile(r"path '/nix/store/[^']+\.drv' is not (a )?valid")
+_LOST: Final = re.compile(
+    r"path '/nix/store/[^']+\.drv' is not (a )?valid"
+    r"|cannot build missing derivation '/nix/store/[^']+\.drv'"
+    r"|failed to obtain derivation of '/nix/store/[^']+\.drv'"
+)
+"""The words of 2.8, 2.26 and 2.34."""
 _AT_LEAST: Final = 5
 """Lines shown of each derivation when several failed."""
 
