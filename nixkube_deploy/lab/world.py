@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nixkube_deploy.lab import scaffold
+from nixkube_deploy.lab.apiserver import Access
 from nixkube_deploy.lab.commands.table import PROGRAMS
 from nixkube_deploy.lab.faults import FLEET, Fault, FaultPlan, faults_from_plain, parse_fault
 from nixkube_deploy.lab.host import LabHost, Setting
@@ -19,13 +20,14 @@ from nixkube_deploy.lab.keyring import CLIENT, WRONG, Keyring
 from nixkube_deploy.lab.kube.server import KubeServer
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.kube.timing import REAL, SHORT
+from nixkube_deploy.lab.kube.users import Accounts
 from nixkube_deploy.lab.machine import Machine, machine_from_plain
 from nixkube_deploy.lab.population import CHANCE, Birth, create_machine, embody, jump_hosts, wake
 from nixkube_deploy.lab.ports import free_ports
 from nixkube_deploy.lab.recipe import Configuration, Recipe, recipe_for
 from nixkube_deploy.lab.sshd import Keys, SshPort
 from nixkube_deploy.lab.store import ControllerStore
-from nixkube_deploy.model.fleet import Fleet, Host
+from nixkube_deploy.model.fleet import Distribution, Fleet, Host
 from nixkube_deploy.model.names import HostName
 
 TICK_SECONDS = 0.05
@@ -57,12 +59,14 @@ class World:
     kube_url: str = ""
     store: ControllerStore = field(init=False)
     keyring: Keyring = field(init=False)
+    access: Access = field(init=False)
     _background: set[asyncio.Task[Any]] = field(default_factory=set)
     _dirty: bool = True
 
     def __post_init__(self) -> None:
         self.store = ControllerStore(self.folder / "store")
         self.keyring = Keyring(self.folder / "keys")
+        self.access = Access(self.folder / "keys")
 
     @property
     def state_file(self) -> Path:
@@ -146,7 +150,7 @@ class World:
             if host_name not in (None, FLEET, host.name):
                 continue
             if not host.machine.powered and not host.rebooting:
-                if self.faults.peek(host.name, "reboot-never-returns") is None:
+                if not any(self.faults.peek(host.name, kind) for kind in ("reboot-never-returns", "boot-fails")):
                     await host.power_on()
             elif host.machine.powered and host.port is not None:
                 await host.port.open()
@@ -271,7 +275,7 @@ class World:
 
     async def _serve_kube(self, port: int) -> None:
         assert self.kube is not None
-        self.server = KubeServer(self.kube)
+        self.server = KubeServer(self.kube, accounts=Accounts(), tls=self.access.context())
         try:
             self.kube_url = await self.server.start(port=port)
         except OSError:
@@ -279,23 +283,20 @@ class World:
 
     def kubeconfig(self) -> str:
         """An admin kubeconfig for the simulated API."""
-        cluster = self.fleet.cluster
-        name = cluster.context or cluster.name
-        plain = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": name, "cluster": {"server": self.kube_url}}],
-            "users": [{"name": name, "user": {"token": "lab"}}],
-            "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
-            "current-context": name,
-        }
-        return json.dumps(plain, indent=2) + "\n"
+        return self.access.kubeconfig(self._context(), self.kube_url)
+
+    def _context(self) -> str:
+        return self.fleet.cluster.context or self.fleet.cluster.name
 
     def _provided(self, host: LabHost) -> dict[str, str]:
         """The admin kubeconfig lies on control-plane hosts that run their Kubernetes."""
         path = self.fleet.cluster.distribution.admin_kubeconfig
         runs = host.role == "control-plane" and host.kubelet is not None and host.kubelet.unit is not None
-        return {path: self.kubeconfig()} if path and runs else {}
+        if not path or not runs:
+            return {}
+        if self.fleet.cluster.distribution is Distribution.KUBERNETES:
+            return self.access.files(path, self._context(), self.kube_url)
+        return {path: self.kubeconfig()}
 
     # --- persistence ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import yaml
 
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
 from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText
-from nixkube_deploy.lab.kube import KubeServer, KubeState, Timing
+from nixkube_deploy.lab.kube import ADMIN, Accounts, KubeServer, KubeState, Timing
 from nixkube_deploy.model.action import OpenGate
 from nixkube_deploy.model.cluster import OWNER_ANNOTATION, DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import Locked, TaskError
@@ -71,7 +71,8 @@ async def a_lab(token: str | None = None, patience: float = 10.0) -> AsyncIterat
     for name in NODES:
         state.register_node(name, machine_id=f"m-{name}", boot_id=f"b-{name}", kernel_version="6.12.8")
     state.seed(NODES)
-    server = KubeServer(state, token=token)
+    accounts = None if token is None else Accounts(tokens={token: ADMIN})
+    server = KubeServer(state, accounts=accounts)
     url = await server.start()
     async with open_cluster(kubeconfig(url, "right"), None, clock=LoopClock(), patience=patience) as cluster:
         lab = Lab(state, server, url, cluster)

@@ -16,7 +16,7 @@ from lightkube.resources.coordination_v1 import Lease
 from lightkube.resources.core_v1 import Node, Pod
 from lightkube.resources.policy_v1 import PodDisruptionBudget
 
-from nixkube_deploy.lab.kube import KubeServer, KubeState, Timing
+from nixkube_deploy.lab.kube import ADMIN, Accounts, KubeServer, KubeState, Timing
 
 START = 1_700_000_000.0
 
@@ -159,7 +159,7 @@ async def test_scripted_errors_are_answered_and_used_up(server: KubeServer) -> N
 
 
 async def test_a_token_is_needed_where_one_is_set() -> None:
-    server = KubeServer(KubeState(now=START), token="sesame")
+    server = KubeServer(KubeState(now=START), accounts=Accounts(tokens={"sesame": ADMIN}))
     url = await server.start()
     async with httpx2.AsyncClient(trust_env=False) as session:
         assert (await session.get(f"{url}/api/v1/nodes")).status_code == 401

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from nixkube_deploy.lab.kube import verbs
-from nixkube_deploy.lab.kube.errors import ApiError, bad_request
+from nixkube_deploy.lab.kube.errors import ApiError, bad_request, retry_header
 from nixkube_deploy.lab.kube.http import JSON, Request, Response, json_response
 from nixkube_deploy.lab.kube.listing import page
+from nixkube_deploy.lab.kube.rbac import attempt_of, check
 from nixkube_deploy.lab.kube.resources import discovery, group_entry, groups
+from nixkube_deploy.lab.kube.reviews import review, token_review
 from nixkube_deploy.lab.kube.routes import Discovery, Target, parse
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.kube.store import Object
 from nixkube_deploy.lab.kube.table import to_table
+from nixkube_deploy.lab.kube.users import ADMIN, User
+from nixkube_deploy.lab.kube.verbs import find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,18 +32,17 @@ class Watch:
     as_table: bool
 
 
-def handle(state: KubeState, request: Request) -> Response | Watch:
-    """Answer one request; never raises for what a client does wrong."""
+def handle(state: KubeState, request: Request, user: User = ADMIN) -> Response | Watch:
+    """Answer one request of an authenticated user; never raises for what a client does wrong."""
     try:
-        return _route(state, request)
+        return _route(state, request, user)
     except ApiError as error:
         return error_response(error)
 
 
 def error_response(error: ApiError) -> Response:
     """A ``Status`` with its code."""
-    extra = {} if error.retry_after is None else {"Retry_After": str(error.retry_after)}
-    return json_response(error.code, error.status(), **extra)
+    return json_response(error.code, error.status(), **retry_header(error.retry_after))
 
 
 def wrap(state: KubeState, target: Target, obj: Object, *, as_table: bool) -> dict[str, Any]:
@@ -50,12 +53,16 @@ def wrap(state: KubeState, target: Target, obj: Object, *, as_table: bool) -> di
     return to_table(target.resource.plural, [obj], metadata, state.now)
 
 
-def _route(state: KubeState, request: Request) -> Response | Watch:
+def _route(state: KubeState, request: Request, user: User) -> Response | Watch:
     where = parse(request.path)
+    check(state.store, user, attempt_of(where, request))
     if isinstance(where, Discovery):
         _only(request, "GET")
         return _discover(state, where)
     as_table = _negotiate(request)
+    if not where.resource.is_stored:
+        _only(request, "POST")
+        return json_response(201, review(state.store, user, where, _parse(request.body)))
     if request.method == "GET":
         return _read(state, where, request, as_table=as_table)
     return _write(state, where, request, as_table=as_table)
@@ -101,7 +108,7 @@ def _read(state: KubeState, target: Target, request: Request, *, as_table: bool)
     if request.query.get("watch") in {"1", "true"}:
         return Watch(target=target, query=request.query, as_table=as_table)
     if target.name is not None:
-        return json_response(200, wrap(state, target, verbs.find(state, target), as_table=as_table))
+        return json_response(200, wrap(state, target, find(state, target), as_table=as_table))
     found = page(state, target, request.query)
     if as_table:
         return json_response(200, to_table(target.resource.plural, found.items, found.metadata, state.now))
@@ -120,6 +127,8 @@ def _write(state: KubeState, target: Target, request: Request, *, as_table: bool
             return json_response(201, wrap(state, target, verbs.create(state, write), as_table=as_table))
         case "POST", True, "eviction":
             return json_response(201, verbs.evict(state, write))
+        case "POST", True, "token":
+            return json_response(201, token_review(find(state, target)))
         case "PUT", True, "" | "status":
             return json_response(200, verbs.replace(state, write))
         case "PATCH", True, "" | "status":

@@ -39,6 +39,11 @@ class ApiError(Exception):
         return status | ({"details": details} if details else {})
 
 
+def retry_header(seconds: int | None) -> dict[str, str]:
+    """The header that says when to ask again, if anything is to be said."""
+    return {} if seconds is None else {"Retry-After": str(seconds)}
+
+
 def success(code: int) -> dict[str, Any]:
     """The ``Status`` of something that has no object to show."""
     return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code}

@@ -59,6 +59,8 @@ class NodeLifecycle:
 
     def __init__(self, store: ObjectStore, timing: Timing) -> None:
         self.kubelets: dict[str, Kubelet] = {}
+        self.refused: set[str] = set()
+        """Nodes whose kubelet may not register (a fault)."""
         self._store = store
         self._timing = timing
         self._dirty: set[str] = set()
@@ -68,6 +70,8 @@ class NodeLifecycle:
     def register(self, name: str, facts: Registration) -> None:
         """What a kubelet does when it first meets the API: create its Node, or take over the one that is there."""
         self.kubelets[name] = Kubelet(renewed=self._store.now, posted=self._store.now)
+        if name in self.refused:
+            return
         if self._store.get("nodes", name) is None:
             self._store.create(_new_node(name, facts, self._store.now))
             self._store.create({"kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}})
@@ -79,7 +83,7 @@ class NodeLifecycle:
         node = self._store.get("nodes", name)
         self.kubelets[name] = replace(kubelet, alive=True, ready=ready)
         if kubelet.frozen or node is None:
-            return False
+            return False  # A kubelet whose Node was deleted does not make another before it starts anew.
         self._renew(name)
         info = {**node["status"]["nodeInfo"], **{key: value for key, value in news.items() if value is not None}}
         rebooted = bool(info["bootID"] != node["status"]["nodeInfo"]["bootID"])

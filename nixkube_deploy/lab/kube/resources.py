@@ -40,6 +40,12 @@ class Resource:
     fields: tuple[str, ...] = ()
     """Field selectors beyond ``metadata.name`` and ``metadata.namespace``."""
     subresources: tuple[Subresource, ...] = ()
+    verbs: tuple[Verb, ...] = _ALL
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether objects of it exist: reviews are answered and forgotten."""
+        return self.verbs == _ALL
 
     @property
     def api_version(self) -> str:
@@ -66,7 +72,16 @@ def _status(kind: str) -> Subresource:
     return Subresource(name="status", kind=kind, verbs=_STATUS_VERBS)
 
 
+def _rbac(plural: str, kind: str, *, namespaced: bool = True) -> Resource:
+    return Resource(plural=plural, kind=kind, group="rbac.authorization.k8s.io", namespaced=namespaced)
+
+
+def _review(plural: str, kind: str, *, group: str = "authorization.k8s.io") -> Resource:
+    return Resource(plural=plural, kind=kind, group=group, namespaced=False, verbs=("create",))
+
+
 _EVICTION = Subresource(name="eviction", kind="Eviction", verbs=("create",), group="policy", version="v1")
+_TOKEN = Subresource(name="token", kind="TokenRequest", verbs=("create",), group="authentication.k8s.io", version="v1")
 _PROXY = Subresource(name="proxy", kind="NodeProxyOptions", verbs=("get",))
 
 RESOURCES: dict[str, Resource] = {
@@ -152,6 +167,15 @@ RESOURCES: dict[str, Resource] = {
         Resource(plural="csinodes", kind="CSINode", group="storage.k8s.io", namespaced=False),
         Resource(plural="csidrivers", kind="CSIDriver", group="storage.k8s.io", namespaced=False),
         Resource(plural="volumeattachments", kind="VolumeAttachment", group="storage.k8s.io", namespaced=False),
+        Resource(plural="serviceaccounts", kind="ServiceAccount", short_names=("sa",), subresources=(_TOKEN,)),
+        _rbac("roles", "Role"),
+        _rbac("rolebindings", "RoleBinding"),
+        _rbac("clusterroles", "ClusterRole", namespaced=False),
+        _rbac("clusterrolebindings", "ClusterRoleBinding", namespaced=False),
+        _review("selfsubjectaccessreviews", "SelfSubjectAccessReview"),
+        _review("selfsubjectrulesreviews", "SelfSubjectRulesReview"),
+        _review("subjectaccessreviews", "SubjectAccessReview"),
+        _review("selfsubjectreviews", "SelfSubjectReview", group="authentication.k8s.io"),
     )
 }
 """By plural name."""
@@ -179,7 +203,7 @@ def discovery(group: str) -> dict[str, object]:
             "singularName": r.singular,
             "namespaced": r.namespaced,
             "kind": r.kind,
-            "verbs": list(_ALL),
+            "verbs": list(r.verbs),
         }
         if r.short_names:
             entry["shortNames"] = list(r.short_names)

@@ -6,47 +6,37 @@ It deliberately decides nothing about objects; ``api`` and ``KubeState`` do. It 
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from nixkube_deploy.lab.kube.api import Watch, error_response, handle, wrap
 from nixkube_deploy.lab.kube.errors import ApiError
+from nixkube_deploy.lab.kube.faults import KubeFaults
 from nixkube_deploy.lab.kube.http import BadHttp, Request, Response, json_response, read_request, write_response
 from nixkube_deploy.lab.kube.listing import chosen, events_since, page
 from nixkube_deploy.lab.kube.routes import Target
 from nixkube_deploy.lab.kube.selectors import Predicate
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.kube.store import Change, Object
+from nixkube_deploy.lab.kube.users import Accounts
 
 _WATCH_SECONDS = 1800.0
 _BOOKMARK_SECONDS = 5.0
 _READ_LIMIT = 1024 * 1024
-
-
-@dataclass(slots=True, kw_only=True)
-class KubeFaults:
-    """What is wrong with the server now. Times are the state's (``KubeState.now``); counts go down as they are used."""
-
-    api_down_until: float = 0.0
-    """Connections are reset until then."""
-    server_errors: int = 0
-    """So many requests are answered 500."""
-    throttled: int = 0
-    """So many requests are answered 429 in plain text by flow control."""
-    delay: float = 0.0
-    """Seconds before each answer."""
-    retry_after: int = 1
-    """What a throttled client is told."""
+_LOOK_SECONDS = 0.05
 
 
 class KubeServer:
-    """Serves one ``KubeState`` over HTTP. ``token`` makes every request need it as a bearer token."""
+    """Serves one ``KubeState`` over HTTP, or HTTPS with ``tls``. Without accounts everybody is the administrator."""
 
-    def __init__(self, state: KubeState, *, token: str | None = None) -> None:
+    def __init__(
+        self, state: KubeState, *, accounts: Accounts | None = None, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.state = state
         self.faults = KubeFaults()
-        self._token = token
+        self.accounts = accounts or Accounts(open_to_all=True)
+        self._tls = tls
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.StreamWriter] = set()
         self._changed = asyncio.Event()
@@ -54,9 +44,9 @@ class KubeServer:
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> str:
         """Listen; the answer is the URL."""
-        self._server = await asyncio.start_server(self._connection, host, port, limit=_READ_LIMIT)
+        self._server = await asyncio.start_server(self._connection, host, port, limit=_READ_LIMIT, ssl=self._tls)
         address, bound = self._server.sockets[0].getsockname()[:2]
-        return f"http://{address}:{bound}"
+        return f"{'http' if self._tls is None else 'https'}://{address}:{bound}"
 
     async def close(self) -> None:
         """Stop listening and drop every connection."""
@@ -107,34 +97,31 @@ class KubeServer:
             return False
         if self.faults.delay:
             await asyncio.sleep(self.faults.delay)
-        await write_response(writer, self._answer(request, reader))
+        await self._be_silent(reader)
+        if self.is_down:
+            return False
+        answer = self._answer(request, reader, writer.get_extra_info("peercert"))
+        await write_response(writer, answer)
         return request.keeps_alive
 
-    def _answer(self, request: Request, reader: asyncio.StreamReader) -> Response:
-        if (refusal := self._refuse(request)) is not None:
-            return refusal
-        answer = handle(self.state, request)
-        if isinstance(answer, Response):
-            return answer
+    async def _be_silent(self, reader: asyncio.StreamReader) -> None:
+        while self.state.now < self.faults.silent_until:
+            if self.is_down or reader.at_eof():
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    def _answer(self, request: Request, reader: asyncio.StreamReader, certificate: Any) -> Response:
+        """Authentication first, then the faults, before any object is looked at."""
         try:
-            start = self._start(answer)
-            return Response(stream=self._stream(answer, start, reader))
+            user = self.accounts.user_of(request, certificate, self.state.store)
+            if (scripted := self.faults.answer(request)) is not None:
+                return scripted
+            answer = handle(self.state, request, user)
+            if isinstance(answer, Response):
+                return answer
+            return Response(stream=self._stream(answer, self._start(answer), reader))
         except ApiError as error:
             return error_response(error)
-
-    def _refuse(self, request: Request) -> Response | None:
-        """Authentication first, then the faults, before any object is looked at."""
-        if self._token is not None and request.headers.get("authorization") != f"Bearer {self._token}":
-            return error_response(ApiError(401, "Unauthorized", "Unauthorized"))
-        if self.faults.throttled > 0:
-            self.faults.throttled -= 1
-            text = b"Too many requests, please try again later.\n"
-            headers = {"Retry-After": str(self.faults.retry_after)}
-            return Response(status=429, body=text, content_type="text/plain; charset=utf-8", headers=headers)
-        if self.faults.server_errors > 0:
-            self.faults.server_errors -= 1
-            return error_response(ApiError(500, "InternalError", "Internal error occurred: the lab was told to fail"))
-        return None
 
     def _start(self, watch: Watch) -> int:
         """The revision a watch begins after; 410 is told at once rather than in the stream."""

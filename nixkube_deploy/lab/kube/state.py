@@ -101,6 +101,13 @@ class KubeState:
         """A running kubelet whose heartbeats do not arrive."""
         self.nodes.freeze(name, frozen=frozen)
 
+    def refuse_node(self, name: str, *, refused: bool = True) -> None:
+        """Take the Node object away, and let no kubelet make it again until this ends and the kubelet starts anew."""
+        (self.nodes.refused.add if refused else self.nodes.refused.discard)(name)
+        node = self.store.get("nodes", name)
+        if refused and node is not None:
+            self.store.remove(node)
+
     def hold_pods(self, name: str, *, held: bool = True) -> None:
         """Pods on the node start but never become Ready."""
         (self.pods.held.add if held else self.pods.held.discard)(name)
@@ -192,6 +199,7 @@ class KubeState:
             "revision": self.store.version,
             "minted": self.store.minted,
             "held": sorted(self.pods.held),
+            "refused": sorted(self.nodes.refused),
             "kubelets": kubelets,
             "objects": objects,
         }
@@ -210,6 +218,7 @@ class KubeState:
         state.nodes.kubelets = {name: Kubelet(**fields) for name, fields in data["kubelets"].items()}
         state.nodes.resume()
         state.pods.held |= set(data["held"])
+        state.nodes.refused |= set(data.get("refused", ()))
         for pod in sorted(state.store.all("pods"), key=key_of):
             state.store.put(pod)  # A write each: every controller learns of every pod, as after a restart of its own.
         state._workloads.touch_all()
