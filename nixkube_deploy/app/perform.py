@@ -15,6 +15,7 @@ from nixkube_deploy.model.action import (
     DrainNode,
     InstallNixos,
     OpenGate,
+    PromoteEntry,
     ProveHost,
     RebootHost,
     RollBack,
@@ -34,8 +35,11 @@ from nixkube_deploy.model.task import Task
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.protocols import disruption, reboot
+from nixkube_deploy.protocols.bootentry import promote
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
+from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.situation import look
+from nixkube_deploy.protocols.wayback import roll_back
 
 NOTHING = Done(changed=False)
 WAITS = "the next boot starts it"
@@ -76,10 +80,14 @@ class Performer:
             case RebootHost():
                 return await self._reboot(task.action, attempt)
             case ProveHost(host=name):
-                warnings = await reboot.prove(self.world.shell, self._host(name), task.action)
+                warnings = await reboot.prove(self.world.shell, self.world.clock, self._host(name), task.action)
                 return Done(detail="; ".join(warnings))
             case OpenGate():
                 return await self._gate(task.action, attempt)
+            case PromoteEntry(host=name):
+                host = self._host(name)
+                changed, told = await promote(PatientShell(self.world.shell, host, self.world.clock), task.action)
+                return Done(changed=changed, detail=told)
             case ConfirmActivation():
                 return await self._confirm(task.action)
             case UncordonNode(host=name):
@@ -227,7 +235,7 @@ class Performer:
         host = self._host(action.host)
         await self.locks.ensure(host)
         await self._empty_again(host, action.way_back, attempt)
-        await reboot.roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
+        await roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
         return Done(detail=f"back on {action.way_back.system}")
 
 

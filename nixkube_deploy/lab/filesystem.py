@@ -5,6 +5,7 @@ Store paths are read from the controller's store, but only those in the closures
 
 import errno
 import posixpath
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -16,6 +17,9 @@ from nixkube_deploy.lab.storepath import STORE, top_of
 
 PROFILE = "/nix/var/nix/profiles/system"
 HOLDER = "/run/nixkube-deploy.holder"
+LOADER_CONF = "/boot/loader/loader.conf"
+_DEFAULT_ENTRY = re.compile(r"^default\s+nixos-generation-(\d+)\.conf\s*$", re.MULTILINE)
+_EFI = "/sys/firmware/efi/efivars/Loader{}-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
 _TMP = "/tmp"  # noqa: S108 (on the simulated machine)
 _FOLDERS = (
     "/", "/bin", "/boot", "/dev", "/etc", "/home", "/mnt", "/nix", "/nix/store", "/nix/var/nix/profiles", "/proc",
@@ -106,11 +110,24 @@ class FileSystem:
         self._check_parent(real, path)
         if isinstance(self._lookup(real), tuple):
             raise IsADirectoryError(errno.EISDIR, "Is a directory", path)
+        if real == LOADER_CONF and self.machine.loader.kind == "systemd-boot":
+            return self._loader_conf()
         files = self.machine.files
         files[real] = files.get(real, "") if append else ""
 
         def write(text: str) -> None:
             files[real] += text
+
+        return write
+
+    def _loader_conf(self) -> Writer:
+        """The file is the machine's boot loader: its default entry is what the text says."""
+        said: list[str] = []
+
+        def write(text: str) -> None:
+            said.append(text)
+            found = _DEFAULT_ENTRY.search("".join(said))
+            self.machine.loader.default = int(found[1]) if found else None
 
         return write
 
@@ -298,7 +315,9 @@ def _boot_files(machine: Machine) -> dict[str, Node]:
                 for number in loader.entries
             }
             default = f"default nixos-generation-{loader.default}.conf\n" if loader.default is not None else ""
-            return {**files, "/boot/loader/loader.conf": f"timeout 5\n{default}console-mode keep\n"}
+            variables = {"EntrySelected": True, "EntryOneShot": loader.one_shot, "EntryDefault": loader.pinned}
+            files |= {_EFI.format(name): "" for name, value in variables.items() if value is not None}
+            return {**files, LOADER_CONF: f"timeout 5\n{default}console-mode keep\n"}
         case "grub":
             return {"/boot/grub/grub.cfg": f"set default={loader.default}\n"}
         case _:

@@ -19,6 +19,8 @@ from nixkube_deploy.lab.store import ControllerStore
 from nixkube_deploy.lab.units import Unit
 
 NOT_FOUND = 127
+_BOOT_TRIES = 5
+"""Panics in a row after which a machine is left alone: its default entry is broken, too."""
 _DEBIAN_KERNEL = "6.12.57+deb13-amd64"
 _WRAPPERS = frozenset({"bash", "doas", "env", "flock", "run0", "sh", "sudo", "systemd-run"})
 _SWITCH = "switch-to-configuration"
@@ -251,22 +253,36 @@ class LabHost:
 
     # --- power ---------------------------------------------------------------------------------------------------
 
-    def request_reboot(self) -> None:
-        """Reboot soon; whoever asked still gets an answer."""
+    def request_reboot(self, *, kexec: bool = False) -> None:
+        """Reboot soon; whoever asked still gets an answer. With ``kexec``: into the kernel that is held, if any."""
         if not self.rebooting:
             self.rebooting = True
-            self.setting.spawn(self._reboot())
+            self.setting.spawn(self._reboot(kexec=kexec))
 
-    async def _reboot(self) -> None:
+    async def _reboot(self, *, kexec: bool) -> None:
         await asyncio.sleep(0.1)
+        loaded = self.machine.loader.loaded if kexec else None
         await self.go_down()
         before = self.machine.booted
-        system = self.machine.take_boot_entry()
+        system = loaded or self.machine.take_boot_entry()
         if self.fault("reboot-never-returns"):
             self.rebooting = False
             return
         await asyncio.sleep(self.setting.reboot_seconds)
-        await self.come_up(before if self.fault("reboot-old-kernel") else system)
+        await self._boot(before if self.fault("reboot-old-kernel") else system)
+
+    async def _boot(self, system: str | None) -> None:
+        """Bring a system up. A kernel that panics reboots (``panic=``), so that the loader has another turn."""
+        for _ in range(_BOOT_TRIES):
+            broken = self.fault("boot-fails", system=system)
+            if broken is None:
+                await self.come_up(system)
+                return
+            if broken.argument == "hang":
+                break
+            await asyncio.sleep(self.setting.reboot_seconds)
+            system = self.machine.take_boot_entry()
+        self.rebooting = False
 
     def abandon(self) -> None:
         """End every process, as the end of the world does."""
@@ -288,7 +304,7 @@ class LabHost:
     async def power_on(self) -> None:
         """After a lost reboot: somebody pressed the button."""
         if not self.machine.powered and not self.rebooting:
-            await self.come_up(self.machine.take_boot_entry())
+            await self._boot(self.machine.take_boot_entry())
 
     async def come_up(self, system: str | None) -> None:
         """Boot this system, or what is on a disk without NixOS."""
@@ -362,7 +378,7 @@ def home_of(user: str) -> str:
     return "/root" if user == "root" else f"/home/{user}"
 
 
-_NIXOS_ONLY = frozenset({"bootctl", "curl", "etcdctl", "nixos-rebuild", "nixos-version", "run0", _SWITCH})
+_NIXOS_ONLY = frozenset({"bootctl", "curl", "etcdctl", "kexec", "nixos-rebuild", "nixos-version", "run0", _SWITCH})
 
 
 def _is_there(program: str, personality: Personality) -> bool:

@@ -53,12 +53,24 @@ class Disk:
 
 @dataclass(slots=True, kw_only=True)
 class Loader:
-    """The boot loader: which generations have an entry, which one is the default, which one is next only."""
+    """The boot loader: which generations have an entry, which one is the default, which one is next only.
+
+    The default is loader.conf's, unless an EFI variable pins another one. An entry that is not there is passed over.
+    """
 
     kind: str = "systemd-boot"
     entries: list[int] = field(default_factory=list)
     default: int | None = None
+    pinned: int | None = None
     one_shot: int | None = None
+    loaded: str | None = None
+    """The system that kexec holds ready, past the loader; gone with the power."""
+
+    @property
+    def chosen(self) -> int | None:
+        """The entry that the next boot starts."""
+        wanted = [number for number in (self.one_shot, self.pinned, self.default) if number in self.entries]
+        return wanted[0] if wanted else max(self.entries, default=None)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -151,14 +163,14 @@ class Machine:
 
     def take_boot_entry(self) -> str | None:
         """The system the loader starts now. A one-shot entry is used up by it."""
-        chosen = self.loader.one_shot if self.loader.one_shot is not None else self.loader.default
-        self.loader.one_shot = None
+        chosen, self.loader.one_shot = self.loader.chosen, None
         generation = self.generations.get(chosen) if chosen is not None else None
         return generation.system if generation else None
 
     def shut_down(self) -> None:
         """Power goes: what lived in memory is gone."""
         self.powered = False
+        self.loader.loaded = None
         self.units.clear()
         self.timers.clear()
         self.files = {path: text for path, text in self.files.items() if not path.startswith(VOLATILE)}

@@ -110,6 +110,9 @@ class RebootHost:
     host: HostName
     closure: StorePath
     boot_id: str
+    fallback: tuple[StorePath, ...] = ()
+    """With systemd-boot: the first of these that has a boot entry stays the default, and ``closure`` is booted once.
+    Empty: a plain boot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +138,14 @@ class OpenGate:
     expect_node: bool = True
     expect_etcd: bool = False
     """The host's etcd member answered before, so it must be healthy again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PromoteEntry:
+    """The boot entry of ``closure``, which was started once, becomes the default."""
+
+    host: HostName
+    closure: StorePath
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +195,7 @@ Action = (
     | RebootHost
     | ProveHost
     | OpenGate
+    | PromoteEntry
     | ConfirmActivation
     | UncordonNode
     | Soak

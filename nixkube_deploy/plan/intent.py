@@ -11,9 +11,12 @@ from nixkube_deploy.model.facts import HostFacts, SystemContents
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import StorePath
-from nixkube_deploy.plan.classify import profile_drifted
+from nixkube_deploy.plan.classify import pending_reboot, profile_drifted
 from nixkube_deploy.plan.difference import unit_differences
 from nixkube_deploy.plan.prepared import Choices
+
+ONE_SHOT_LOADER = "systemd-boot"
+"""The one boot loader that can start an entry once, and the default the next time."""
 
 DEAD_MAN = "deadman"
 """In the name of a transient unit that will take the host back unless it is confirmed."""
@@ -52,6 +55,20 @@ class Intent:
         """The class of the change; only asked of hosts that could be planned."""
         assert self.change is not None
         return self.change.kind
+
+    @property
+    def fallback(self) -> tuple[StorePath, ...]:
+        """What the boot loader falls back to when a reboot into ``target`` fails, best first; empty: a plain boot.
+
+        A running system whose kernel has never booted here is not better than the one that did.
+        """
+        facts = self.facts
+        if self.kind is not ChangeClass.REBOOT or facts is None or facts.loader != ONE_SHOT_LOADER:
+            return ()
+        booted = facts.booted.path if facts.booted is not None else None
+        origin = (self.back.profile or self.back.system) if self.back is not None else None
+        ordered = (booted, origin) if pending_reboot(facts) else (origin, booted)
+        return tuple(dict.fromkeys(path for path in ordered if path is not None and path != self.target))
 
     @property
     def disrupts(self) -> bool:

@@ -7,9 +7,8 @@ from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.fleet import Activator, Distribution
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.plan.classify import changes_node_units, waits_for_boot
-from nixkube_deploy.plan.intent import Intent
+from nixkube_deploy.plan.intent import ONE_SHOT_LOADER, Intent
 
-ONE_SHOT_LOADER = "systemd-boot"
 NO_QUORUM_TO_SPARE = 2
 """Voters from which none can be missing."""
 

@@ -16,6 +16,7 @@ from nixkube_deploy.model.action import (
     InstallNixos,
     InstallPhase,
     OpenGate,
+    PromoteEntry,
     ProveHost,
     RebootHost,
     RollBack,
@@ -46,7 +47,7 @@ LOOK = RetryPolicy(attempts=3, backoff=5.0)
 AWAIT_BOOT = RetryPolicy(attempts=60, backoff=1.0, factor=1.5, ceiling=15.0)
 """nixos-anywhere returns when the machine is gone; until it is back, looking fails."""
 
-ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "confirm", "soak"})
+ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "promote", "confirm", "soak"})
 """Steps whose failure takes the host back."""
 
 EMPTIED = frozenset({"cordon", "drain"})
@@ -205,7 +206,7 @@ def _change(intent: Intent) -> Iterator[_Step]:
             retry=ACTIVATE,
         )
     if reboots:
-        action = RebootHost(host=host, closure=target, boot_id=facts.boot_id)
+        action = RebootHost(host=host, closure=target, boot_id=facts.boot_id, fallback=intent.fallback)
         yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=_reboot_deadline(intent))
 
 
@@ -254,6 +255,9 @@ def _gate(intent: Intent, settings: Settings) -> OpenGate:
 def _give_back(intent: Intent, settings: Settings) -> Iterator[_Step]:
     host, target, soak = intent.host.name, intent.target, intent.host.policy.soak
     assert target is not None
+    if intent.fallback:
+        promote = PromoteEntry(host=host, closure=target)
+        yield _Step(name="promote", action=promote, pool=Pool.SSH, timeout=SILENCE, retry=API_CALL)
     if intent.activates or intent.finishes:
         confirm = ConfirmActivation(host=host, closure=target)
         yield _Step(name="confirm", action=confirm, pool=Pool.SSH, timeout=SILENCE, retry=API_CALL)

@@ -22,6 +22,9 @@ PROFILE: Final = "/nix/var/nix/profiles/system"
 TESTED: Final = "/run/nixkube-deploy.test"
 """Names the system that was activated with ``--mode test``; gone with the boot, as the system itself is."""
 
+_SELECTED: Final = "/sys/firmware/efi/efivars/LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+"""systemd-boot names what it has booted; the EFI system partition itself may be root's alone, or elsewhere."""
+
 _STORE_PATH = re.compile(r"/nix/store/[0-9A-Za-z+._?=-]+(/\S*)?")
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _UNIT = re.compile(r"[A-Za-z0-9:_.\\@-]+\.[a-z]+")
@@ -68,6 +71,11 @@ def machine_id(answer: str) -> str:
 def system_paths(answer: str) -> tuple[StorePath, ...]:
     """Systems, one a line. A pattern that nothing matched is answered with itself, which is none."""
     return tuple(path for line in answer.splitlines() if (path := system_path(line.strip())) is not None)
+
+
+def any_path(answer: str) -> str:
+    """``yes``, if ``ls -d`` found one of its paths."""
+    return "yes" if answer.startswith("/") else ""
 
 
 def number(answer: str) -> int | None:
@@ -151,7 +159,7 @@ _MACHINE: Final = (
     Fact(name="uid", command="id -u", read=number),
     Fact(name="disk.store", command="df -Pk /nix/store", read=free_bytes),
     Fact(name="disk.boot", command="df -Pk /boot", read=free_bytes),
-    Fact(name="loader.systemd-boot", command="test -e /boot/loader/loader.conf && echo yes"),
+    Fact(name="loader.systemd-boot", command=f"ls -d /boot/loader/loader.conf {_SELECTED}", read=any_path),
     Fact(name="loader.grub", command="test -d /boot/grub && echo yes"),
     Fact(name="loader.generic-extlinux", command="test -e /boot/extlinux/extlinux.conf && echo yes"),
     FAILED_UNITS,

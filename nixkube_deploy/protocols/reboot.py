@@ -1,42 +1,39 @@
-"""Rebooting a host, proving that it is what it should be, and taking it back to what it was.
+"""Rebooting a host and proving that it is what it should be.
 
 A lost connection is expected here; what is never accepted is a host whose boot id, system or units were not looked at.
+Taking a host back is ``wayback``'s.
 """
 
+from dataclasses import replace
 from typing import Final
 
 import anyio
 
-from nixkube_deploy.model.action import ProveHost, RebootHost, RollBack, SwitchMode
+from nixkube_deploy.model.action import ProveHost, RebootHost
 from nixkube_deploy.model.error import OutcomeUnknown, TaskError, Unreachable, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
-from nixkube_deploy.model.names import RunId, StorePath
+from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
-from nixkube_deploy.protocols import transient
-from nixkube_deploy.protocols.destination import SWITCH_TO_CONFIGURATION, Destination, back_to
-from nixkube_deploy.protocols.launch import Launch, launch
+from nixkube_deploy.protocols import bootentry
+from nixkube_deploy.protocols.bootentry import Armed
 from nixkube_deploy.protocols.patience import PatientShell, pauses
 from nixkube_deploy.protocols.situation import Situation, look
-from nixkube_deploy.protocols.transient import Ended, Ending, Overdue, failed_units
 
 _POLL_TIMEOUT: Final = 10.0
+_BOOTS: Final = 3
 _BOOT_LOOKS: Final = 60
 """How often, a second apart, a host that is still booting is looked at before its failed units are counted."""
 
-_GOING_BACK_LOOKS: Final = 60
-_UNITS_FAILED: Final = 4
-_LOCK_HELD: Final = "Could not acquire lock"
-_EVIDENCE: Final = 20
-
-_NODE_UNITS: Final = frozenset().union(*(d.node_units for d in Distribution))
+NODE_UNITS: Final = frozenset().union(*(d.node_units for d in Distribution))
 
 
 async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, deadline: float, report: OnLine) -> bool:
     """Reboot the host and wait, at most ``deadline`` seconds, until it answers with a new boot id.
 
-    False when there was nothing to do: the host has left ``action.boot_id`` behind and booted the closure.
+    False when there was nothing to do: the host has left ``action.boot_id`` behind and booted the closure, or tried to
+    and fell back (``prove`` says so: a kernel that hangs is not tried again unasked).
 
     Raises:
         TaskError: REBOOT, saying whether it never went down or never came back; and what ``Shell`` raises before that.
@@ -45,8 +42,18 @@ async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, dea
     seen = await _answer(shell, clock, host, deadline, report)
     if seen.boot_id != action.boot_id and seen.booted == action.closure:
         return False
-    await restart(shell, clock, host, end - clock.monotonic(), report)
+    patient = PatientShell(shell, host, clock)
+    if action.fallback and seen.boot_id != action.boot_id and await _was_tried(patient, action, seen):
+        return False
+    armed = await bootentry.arm(patient, action, report)
+    await restart(shell, clock, host, end - clock.monotonic(), report, armed)
     return True
+
+
+async def _was_tried(patient: PatientShell, action: RebootHost, seen: Situation) -> bool:
+    """Whether a controller that was killed had armed this very reboot, and the host has booted since."""
+    armed = await bootentry.armed_for(patient, action.closure)
+    return armed is not None and armed.boot_id == action.boot_id != seen.boot_id
 
 
 async def _answer(shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine) -> Situation:
@@ -73,7 +80,9 @@ def _may_be_booting(error: TaskError) -> bool:
     return isinstance(error, OutcomeUnknown | Unreachable) or error.failure.kind is FailureKind.AUTHENTICATION
 
 
-async def restart(shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine) -> None:
+async def restart(
+    shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine, armed: Armed | None = None
+) -> None:
     """Reboot, whatever the host runs, and wait for the new boot id."""
     end = clock.monotonic() + deadline
     before = (await look(shell, host)).boot_id
@@ -95,7 +104,7 @@ async def restart(shell: Shell, clock: Clock, host: Host, deadline: float, repor
                 report(f"is back with boot id {now}")
                 return
         if clock.monotonic() + pause > end:
-            raise TaskError(_not_back(host, deadline, last, went_down=went_down))
+            raise TaskError(_not_back(host, deadline, last, went_down=went_down, armed=armed))
         await anyio.sleep(pause)
 
 
@@ -123,7 +132,10 @@ async def _boot_id(shell: Shell, host: Host) -> str:
     return (await shell.run(host, command)).stdout.strip()
 
 
-def _not_back(host: Host, deadline: float, last: str, *, went_down: bool) -> Failure:
+def _not_back(host: Host, deadline: float, last: str, *, went_down: bool, armed: Armed | None = None) -> Failure:
+    console = f"look at the console of {host.name}"
+    falls_back = f"{console}, then cut its power: it boots {armed.stays if armed else ''}, the old system, by itself"
+    chosen = f"{console}; with a new kernel, choose the older generation in the boot menu"
     return Failure(
         kind=FailureKind.REBOOT,
         message=f"{host.name} did not come back within {deadline:.0f} s after its reboot"
@@ -131,13 +143,13 @@ def _not_back(host: Host, deadline: float, last: str, *, went_down: bool) -> Fai
         else f"{host.name} did not go down within {deadline:.0f} s after it was told to reboot",
         expected="an SSH login with a new boot id",
         seen=last,
-        next=f"look at the console of {host.name}; with a new kernel, choose the older generation in the boot menu"
+        next=(falls_back if armed is not None else chosen)
         if went_down
         else f"systemctl list-jobs on {host.name} shows what its shutdown waits for",
     )
 
 
-async def prove(shell: Shell, host: Host, action: ProveHost) -> tuple[str, ...]:
+async def prove(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> tuple[str, ...]:
     """Prove that the host runs (and, after a reboot, booted) the closure. Returns what is worth a warning.
 
     After a reboot every newly failed unit counts; after a switch only those of the node, as for its exit code 4.
@@ -155,7 +167,7 @@ async def prove(shell: Shell, host: Host, action: ProveHost) -> tuple[str, ...]:
             next=f"uptime and journalctl --list-boots on {host.name}",
         )
     if action.rebooted_from is not None and seen.booted != action.closure:
-        raise TaskError(_came_back_old(host, action.closure, seen))
+        raise TaskError(await _came_back_old(PatientShell(shell, host, clock), action, seen))
     if seen.current != action.closure:
         raise TaskError(_runs_another(host, action.closure, seen))
     if action.rebooted_from is not None:
@@ -163,14 +175,41 @@ async def prove(shell: Shell, host: Host, action: ProveHost) -> tuple[str, ...]:
     return _judge_units(host, action, seen)
 
 
-def _came_back_old(host: Host, closure: StorePath, seen: Situation) -> Failure:
-    return Failure(
+async def _came_back_old(patient: PatientShell, action: ProveHost, seen: Situation) -> Failure:
+    """Another system than the one it was rebooted for. Where it was to be started once, that is what the entry is for.
+
+    Raises:
+        TaskError: what ``PatientShell`` raises.
+    """
+    host, armed = patient.host, await bootentry.armed_for(patient, action.closure)
+    failure = Failure(
         kind=FailureKind.FELL_BACK,
         message=f"{host.name} rebooted, but came back on another system than the new one",
-        expected=f"/run/booted-system to be {closure}",
+        expected=f"/run/booted-system to be {action.closure}",
         seen=f"/run/booted-system is {seen.booted}, /run/current-system is {seen.current}",
+        evidence=await _boots(patient),
         next=f"bootctl list and journalctl -b -1 on {host.name}: the new generation did not boot or is not the default",
     )
+    if armed is None or armed.boot_id != action.rebooted_from:
+        return failure
+    if armed.once and await bootentry.unread(patient):
+        return replace(
+            failure,
+            message=f"{host.name} came back on the old system: its boot loader never read the one-shot entry",
+            next=f"bootctl status on {host.name}: whether systemd-boot booted it, and its firmware keeps variables",
+        )
+    return replace(
+        failure,
+        message=f"the new entry {armed.entry} did not boot on {host.name}; the old one, {armed.stays}, did, by itself",
+        did=f"left {armed.stays} the default: the new entry was for one boot only" if armed.once else "",
+        next=f"the console of {host.name} while it boots {armed.entry}; journalctl -b -1, if it came that far",
+    )
+
+
+async def _boots(patient: PatientShell) -> tuple[str, ...]:
+    """The last boots the journal knows of: the one that failed is among them if its journal came to the disk."""
+    result = await patient.run("journalctl", "--list-boots", "--no-pager", privileged=True)
+    return result.tail(_BOOTS) if result.ok else ()
 
 
 def _runs_another(host: Host, closure: StorePath, seen: Situation) -> Failure:
@@ -198,7 +237,7 @@ async def _settled(shell: Shell, host: Host, seen: Situation) -> Situation:
 
 def _judge_units(host: Host, action: ProveHost, seen: Situation) -> tuple[str, ...]:
     new = tuple(u for u in seen.failed if u not in action.failed_before)
-    fatal = new if action.rebooted_from is not None else tuple(u for u in new if u in _NODE_UNITS)
+    fatal = new if action.rebooted_from is not None else tuple(u for u in new if u in NODE_UNITS)
     if fatal:
         raise task_error(
             FailureKind.UNIT,
@@ -208,112 +247,3 @@ def _judge_units(host: Host, action: ProveHost, seen: Situation) -> tuple[str, .
             next=f"systemctl status {fatal[0]} on {host.name}",
         )
     return tuple(f"{unit} failed" for unit in new)
-
-
-async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, run: RunId, report: OnLine) -> None:
-    """Take the host back to ``action.way_back``: by a switch, or by a reboot where it booted something else.
-
-    It goes to the recorded path, never to "the generation before". Safe to repeat: every step sets what is to be,
-    and the end is judged by what the host runs. A host that had to reboot into the new system reboots out of it.
-
-    Raises:
-        TaskError: ACTIVATION, UNIT, REBOOT, TIMEOUT; transient LOCKED and OUTCOME_UNKNOWN.
-    """
-    found = await look(shell, host)  # Unreachable here: nothing was done. From here on the host is insisted upon.
-    patient, back = PatientShell(shell, host, clock), action.way_back
-    seen = await _may_begin(patient, run, found, report)
-    boots = action.reboot or _booted_another(action, seen)
-    way = back_to(back, SwitchMode.BOOT if boots else action.mode)
-    ended, after, lines = await _go(patient, run, way, seen, report)
-    well = isinstance(ended, Ended) and ended.exit_code == 0
-    if well and boots and (seen.current != back.system or _booted_another(action, seen)):
-        await restart(shell, clock, host, action.reboot_timeout, report)
-        after = await patient.look()
-        if back.profile is not None and after.current == back.profile != back.system:
-            ended, after, lines = await _go(patient, run, way.by(SwitchMode.TEST), after, report)
-    if after.current != back.system or (boots and not well) or isinstance(ended, Overdue):
-        raise TaskError(_not_taken_back(host, action, ended, after, lines))
-    if isinstance(ended, Ended) and ended.exit_code == _UNITS_FAILED:
-        _judge_failed_units(host, back.system, failed_units(lines) or after.failed, lines, report)
-
-
-async def _go(
-    patient: PatientShell, run: RunId, way: Destination, seen: Situation, report: OnLine
-) -> tuple[Ending, Situation, tuple[str, ...]]:
-    """One launch on the way back: how it ended, where the host is then, and what a program that ended badly said."""
-    unit = transient.unit_name("rollback", run, way.system)
-    if seen.is_running(unit):
-        ended = await transient.follow(patient, unit)
-        after = await patient.look()
-    else:
-        clear = tuple(dict.fromkeys((*seen.dead_men, *seen.leftovers(run))))
-        ended, after = await launch(patient, Launch(unit=unit, destination=way, clear=clear), seen.boot_id, report)
-    lines = () if isinstance(ended, Ended) and ended.exit_code == 0 else await transient.journal(patient, unit)
-    if not isinstance(ended, Overdue):
-        await transient.forget_units(patient, unit)
-    return ended, after, lines
-
-
-def _judge_failed_units(
-    host: Host, system: str, units: tuple[str, ...], lines: tuple[str, ...], report: OnLine
-) -> None:
-    """Back on what worked, but does it work? Units of the node decide, as on the way ahead."""
-    fatal = tuple(unit for unit in units if unit in _NODE_UNITS)
-    if not fatal:
-        report(f"back on {system}, but these units failed: {', '.join(units)}")
-        return
-    raise task_error(
-        FailureKind.UNIT,
-        f"{host.name} is back on its old system, but {', '.join(fatal)} failed to start",
-        expected="the kubelet and the container runtime to run",
-        seen=f"failed units: {', '.join(units)}",
-        evidence=lines[-_EVIDENCE:],
-        next=f"{host.login} systemctl status {fatal[0]}",
-        exit_code=_UNITS_FAILED,
-    )
-
-
-def _booted_another(action: RollBack, seen: Situation) -> bool:
-    back = action.way_back
-    return seen.boot_id != back.boot_id and seen.booted not in {back.system, back.booted}
-
-
-async def _may_begin(patient: PatientShell, run: RunId, seen: Situation, report: OnLine) -> Situation:
-    """Nothing else may change the host: a timer that has fired is left to finish, another run's switch is respected."""
-    for pause, _ in zip(pauses(), range(_GOING_BACK_LOOKS), strict=False):
-        if not seen.going_back:
-            break
-        report("its dead-man timer is taking it back already; waiting for that")
-        await anyio.sleep(pause)
-        seen = await patient.look()
-    if others := seen.foreign(run):
-        raise task_error(
-            FailureKind.LOCKED,
-            f"{patient.host.name} cannot be taken back now: {', '.join(others)} of another run is at work on it",
-            expected="one activation at a time",
-            seen=f"still running: {', '.join(others)}",
-            next=f"{patient.host.login} systemctl status {others[0]}",
-            transient=True,
-        )
-    return seen
-
-
-def _not_taken_back(host: Host, action: RollBack, ended: Ending, after: Situation, lines: tuple[str, ...]) -> Failure:
-    locked, kind = _LOCK_HELD in "\n".join(lines), FailureKind.ACTIVATION
-    match ended:
-        case Ended(exit_code=code, result=result):
-            how = f"exit code {code} ({result})"
-        case Overdue(seconds=seconds):
-            how, kind = f"still running after {seconds:g} s", FailureKind.TIMEOUT
-        case _:
-            how = "its result was lost"
-    return Failure(
-        kind=FailureKind.LOCKED if locked else kind,
-        message=f"{host.name} could not be taken back to {action.way_back.system}",
-        expected=f"/run/current-system to be {action.way_back.system}, and the system of the next boot",
-        seen=f"switch-to-configuration: {how}; /run/current-system is {after.current}",
-        evidence=lines[-_EVIDENCE:],
-        next=f"on {host.name}: {action.way_back.system}/{SWITCH_TO_CONFIGURATION} switch",
-        exit_code=ended.exit_code if isinstance(ended, Ended) else None,
-        transient=locked or not isinstance(ended, Ended | Overdue),
-    )

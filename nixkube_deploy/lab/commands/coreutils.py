@@ -95,7 +95,8 @@ async def ls(call: Call) -> int:
     for path in paths:
         try:
             is_link = "l" in flags and call.files.is_link(path)
-            names = (path,) if is_link or "d" in flags else call.files.entries(path)
+            itself = is_link or ("d" in flags and call.files.exists(path))
+            names = (path,) if itself else call.files.entries(path)
         except OSError as error:
             code = call.fail(f"cannot access '{path}': {error.strerror}", 2)
             continue
@@ -173,6 +174,40 @@ async def rm(call: Call) -> int:
         except OSError as error:
             code = call.fail(f"cannot remove '{path}': {error.strerror}")
     return code
+
+
+async def mv(call: Call) -> int:
+    """One file to another name."""
+    match [word for word in call.args if word != "-f"]:
+        case [source, target]:
+            try:
+                text = call.files.read(source)
+                call.files.open_write(target, append=False)(text)
+                call.files.remove(source, recursive=False)
+            except OSError as error:
+                return call.fail(f"cannot move '{source}' to '{target}': {error.strerror}")
+            call.host.setting.changed()
+            return 0
+        case _:
+            return call.fail("missing file operand")
+
+
+async def grep(call: Call) -> int:
+    """``grep -r -l -s -F TEXT FOLDER...``: the files below that have the text in them, by name."""
+    flags = "".join(word[1:] for word in call.args if word.startswith("-"))
+    words = [word for word in call.args if not word.startswith("-")]
+    if not words or set("rlF") - set(flags):
+        return call.fail("only grep -r -l -F is known here", 2)
+    found = [path for folder in words[1:] for path in _below(call, folder) if words[0] in call.files.read(path)]
+    call.out("".join(f"{path}\n" for path in found))
+    return 0 if found else 1
+
+
+def _below(call: Call, folder: str) -> list[str]:
+    """Every file below, in order."""
+    if not call.files.is_folder(folder):
+        return [folder] if call.files.exists(folder) else []
+    return [path for name in call.files.entries(folder) for path in _below(call, posixpath.join(folder, name))]
 
 
 async def sleep(call: Call) -> int:

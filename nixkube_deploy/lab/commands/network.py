@@ -5,7 +5,6 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from nixkube_deploy.lab.host import Call, LabHost
-from nixkube_deploy.lab.recipe import RELEASE
 
 KUBELET_PORT = 10248
 ETCD_PORTS = (2379, 2381)
@@ -142,56 +141,3 @@ async def pkill(call: Call) -> int:
     """No process of the lab's outlives its connection, so there is never anything to be ended."""
     words = [word for word in call.args if not word.startswith("-")]
     return 1 if words else call.fail("no matching criteria specified", 2)
-
-
-async def bootctl(call: Call) -> int:
-    """``bootctl status|list|set-oneshot|set-default|is-installed`` where systemd-boot is the loader."""
-    loader = call.host.machine.loader
-    if loader.kind != "systemd-boot":
-        call.err("systemd-boot not installed in ESP.\n")
-        return 1
-    words = [word for word in call.args if not word.startswith("-")]
-    match words:
-        case ["is-installed"]:
-            call.out("yes\n")
-            return 0
-        case [] | ["status"]:
-            call.out(f"Boot Loader:\n    Product: systemd-boot {RELEASE}\n")
-            call.out(f"Default Boot Loader Entry:\n    id: {_entry(loader.default)}\n")
-            return 0
-        case ["list"]:
-            for number in loader.entries:
-                marks = " (default)" if number == loader.default else ""
-                call.out(
-                    f"type: Boot Loader Specification Type #1 (.conf)\ntitle: NixOS{marks}\nid: {_entry(number)}\n\n"
-                )
-            return 0
-        case ["set-oneshot" | "set-default" as verb, entry]:
-            return _set_entry(call, verb, entry)
-        case _:
-            call.err(f"Unknown command verb {' '.join(words)}.\n")
-            return 1
-
-
-def _set_entry(call: Call, verb: str, entry: str) -> int:
-    loader = call.host.machine.loader
-    if not call.is_root:
-        call.err("Failed to set EFI variable: Permission denied\n")
-        return 1
-    by_name = {_entry(number): number for number in loader.entries}
-    number = by_name.get(entry if entry.endswith(".conf") else entry + ".conf")
-    if entry in ("", "@default"):
-        number = None if verb == "set-oneshot" else loader.default
-    elif entry == "@oneshot":
-        number = loader.one_shot
-    # The real one writes the variable without looking: an entry that does not exist falls through to the default.
-    if verb == "set-oneshot":
-        loader.one_shot = number
-    elif number is not None:
-        loader.default = number
-    call.host.setting.changed()
-    return 0
-
-
-def _entry(number: int | None) -> str:
-    return f"nixos-generation-{number}.conf"

@@ -60,8 +60,8 @@ async def systemctl(call: Call) -> int:
             return _reset_failed(call, words)
         case "daemon-reload" | "daemon-reexec":
             return 0
-        case "reboot":
-            call.host.request_reboot()
+        case "reboot" | "kexec":
+            call.host.request_reboot(kexec=verb == "kexec")
             return 0
         case _:
             return call.fail(f"Unknown command verb {verb}.")

@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 
-from nixkube_deploy.lab.commands import coreutils, facts, network, nix, privilege, switch, systemctl, systemd_run
+from nixkube_deploy.lab.commands import boot, coreutils, facts, network, nix, privilege, switch, systemctl, systemd_run
 from nixkube_deploy.lab.host import Program
 
 PROGRAMS: Mapping[str, Program] = {
     "[": facts.test,
     "bash": coreutils.sh,
-    "bootctl": network.bootctl,
+    "bootctl": boot.bootctl,
     "cat": coreutils.cat,
     "curl": network.curl,
     "date": coreutils.date,
@@ -19,12 +19,15 @@ PROGRAMS: Mapping[str, Program] = {
     "etcdctl": network.etcdctl,
     "false": coreutils.false,
     "flock": network.flock,
+    "grep": coreutils.grep,
     "head": coreutils.head,
     "hostname": facts.hostname,
     "id": facts.identify,
     "journalctl": systemctl.journalctl,
+    "kexec": boot.kexec,
     "ls": coreutils.ls,
     "mkdir": coreutils.mkdir,
+    "mv": coreutils.mv,
     "nix": nix.nix,
     "nix-collect-garbage": nix.nix_collect_garbage,
     "nix-env": nix.nix_env,

@@ -11,7 +11,7 @@ df -Pk /nix/store 2>/dev/null
 echo; echo @disk.boot
 df -Pk /boot 2>/dev/null
 echo; echo @loader.systemd-boot
-test -e /boot/loader/loader.conf && echo yes 2>/dev/null
+ls -d /boot/loader/loader.conf /sys/firmware/efi/efivars/LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/null
 echo; echo @loader.grub
 test -d /boot/grub && echo yes 2>/dev/null
 echo; echo @loader.generic-extlinux

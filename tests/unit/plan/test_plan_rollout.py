@@ -6,6 +6,7 @@ from nixkube_deploy.model.action import (
     ConfirmActivation,
     DrainNode,
     OpenGate,
+    PromoteEntry,
     ProveHost,
     RebootHost,
     RollBack,
@@ -76,9 +77,32 @@ def test_a_reboot_activates_for_the_next_boot_and_boots():
     facts = facts_for(ONE)["w1"]
     target = closures_for(ONE, changed="w1=reboot")["w1"].out
     assert action(plan, "w1/activate").mode is SwitchMode.BOOT
-    assert action(plan, "w1/reboot") == RebootHost(host="w1", closure=target, boot_id=facts.boot_id)
+    expected = RebootHost(host="w1", closure=target, boot_id=facts.boot_id, fallback=(facts.current.path,))
+    assert action(plan, "w1/reboot") == expected
     assert action(plan, "w1/prove") == ProveHost(host="w1", closure=target, rebooted_from=facts.boot_id)
     assert action(plan, "w1/gate").rebooted_from == facts.boot_id
+
+
+def test_a_reboot_falls_back_to_what_runs_and_then_to_what_booted():
+    facts, booted = facts_for(ONE)["w1"], store_path("nixos-system-w1-booted")
+    same_kernel = replace(facts.current, path=booted)
+    plan = plan_of(ONE, "w1=reboot", edit={"w1": {"booted": same_kernel}})
+    assert action(plan, "w1/reboot").fallback == (facts.current.path, booted)
+    assert action(plan, "w1/promote") == PromoteEntry(host="w1", closure=action(plan, "w1/reboot").closure)
+    assert plan.graph["w1/promote"].requires == {"w1/gate"}
+
+
+def test_a_reboot_falls_back_to_the_kernel_that_booted_where_the_running_system_brings_another():
+    booted = a_system("w1", kernel="6.12.1")
+    plan = plan_of(ONE, "w1=reboot", edit={"w1": {"booted": booted}})
+    assert action(plan, "w1/reboot").fallback == (booted.path, facts_for(ONE)["w1"].current.path)
+
+
+@pytest.mark.parametrize("loader", ["grub", "generic-extlinux", "unknown"])
+def test_other_boot_loaders_boot_plainly_and_have_nothing_to_promote(loader):
+    plan = plan_of(ONE, "w1=reboot", edit={"w1": {"loader": loader}})
+    assert action(plan, "w1/reboot").fallback == ()
+    assert "promote" not in steps(plan, "w1")
 
 
 def test_a_live_change_is_switched_without_a_drain():
@@ -155,7 +179,7 @@ def test_the_way_back_is_recorded_before_anything_changes():
 
 def test_a_failure_behind_the_drain_takes_the_host_back_and_gives_it_back_behind_a_gate():
     plan = plan_of(ONE, "w1=reboot")
-    watched = {f"w1/{step}" for step in ("activate", "reboot", "prove", "gate", "confirm", "soak")}
+    watched = {f"w1/{step}" for step in ("activate", "reboot", "prove", "gate", "promote", "confirm", "soak")}
     assert plan.graph["w1/rollback"].on_failure_of == watched
     assert plan.graph["w1/rollback-gate"].requires == {"w1/rollback"}
     assert plan.graph["w1/rollback-uncordon"].requires == {"w1/rollback-gate"}
@@ -212,7 +236,7 @@ def test_units_that_failed_before_do_not_count_and_are_named():
 def test_a_pending_reboot_reboots_without_copying_or_switching():
     plan = plan_of(ONE, edit={"w1": {"booted": a_system("w1", kernel="6.12.1")}})
     assert steps(plan, "w1") == [
-        "cordon", "drain", "reboot", "prove", "gate", "uncordon", "soak",
+        "cordon", "drain", "reboot", "prove", "gate", "promote", "uncordon", "soak",
         "undrain", "rollback", "rollback-gate", "rollback-uncordon",
     ]  # fmt: skip
     booted = a_system("w1", kernel="6.12.1").path

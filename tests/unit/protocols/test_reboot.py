@@ -10,7 +10,8 @@ from nixkube_deploy.model.error import TaskError, Unreachable, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.ports.shell import Command, CommandResult
-from nixkube_deploy.protocols.reboot import prove, reboot, roll_back
+from nixkube_deploy.protocols.reboot import prove, reboot
+from nixkube_deploy.protocols.wayback import roll_back
 from tests.builders import a_host, store_path
 from tests.fakes.clock import LoopClock
 from tests.fakes.nixos import BOOT_1, BOOT_2, NixosHost, Switch, Unit, lost
@@ -170,16 +171,16 @@ def a_proof(**fields: object) -> ProveHost:
 
 async def proof_failure(host: NixosHost, proof: ProveHost) -> Failure:
     with pytest.raises(TaskError) as caught:
-        await prove(host.shell(), HOST, proof)
+        await prove(host.shell(), LoopClock(), HOST, proof)
     return caught.value.failure
 
 
 async def test_a_switched_host_is_proved():
-    assert await prove(NixosHost(NEW, booted=OLD).shell(), HOST, a_proof()) == ()
+    assert await prove(NixosHost(NEW, booted=OLD).shell(), LoopClock(), HOST, a_proof()) == ()
 
 
 async def test_a_rebooted_host_is_proved():
-    assert await prove(NixosHost(NEW, boot_id=BOOT_2).shell(), HOST, a_proof(rebooted_from=BOOT_1)) == ()
+    assert await prove(NixosHost(NEW, boot_id=BOOT_2).shell(), LoopClock(), HOST, a_proof(rebooted_from=BOOT_1)) == ()
 
 
 async def test_coming_back_on_the_old_system_has_its_own_name():
@@ -200,13 +201,13 @@ async def test_a_host_that_went_back_and_one_that_only_waits_for_a_boot_are_told
 
 async def test_a_unit_that_failed_before_the_change_does_not_count():
     host = NixosHost(NEW, boot_id=BOOT_2, failed=("a.service",))
-    await prove(host.shell(), HOST, a_proof(rebooted_from=BOOT_1, failed_before=("a.service",)))
+    await prove(host.shell(), LoopClock(), HOST, a_proof(rebooted_from=BOOT_1, failed_before=("a.service",)))
     assert (await proof_failure(host, a_proof(rebooted_from=BOOT_1))).kind is FailureKind.UNIT
 
 
 async def test_after_a_switch_only_the_nodes_units_are_fatal():
     host = NixosHost(NEW, failed=("a.service",))
-    assert await prove(host.shell(), HOST, a_proof()) == ("a.service failed",)
+    assert await prove(host.shell(), LoopClock(), HOST, a_proof()) == ("a.service failed",)
     host = NixosHost(NEW, failed=("k3s.service",))
     assert (await proof_failure(host, a_proof())).kind is FailureKind.UNIT
 
@@ -216,13 +217,13 @@ async def test_units_are_counted_only_when_the_boot_is_over():
     shell = host.shell().answers("systemctl", "is-system-running", stdout="starting\n", times=5)
     host.state = "degraded"
     with pytest.raises(TaskError):
-        await prove(shell, HOST, a_proof(rebooted_from=BOOT_1))
+        await prove(shell, LoopClock(), HOST, a_proof(rebooted_from=BOOT_1))
     assert shell.lines().count("systemctl is-system-running") == 6
 
 
 async def test_a_boot_that_never_ends_is_not_waited_for_forever():
     host = NixosHost(NEW, boot_id=BOOT_2, state="starting")
-    assert await prove(host.shell(), HOST, a_proof(rebooted_from=BOOT_1)) == ()
+    assert await prove(host.shell(), LoopClock(), HOST, a_proof(rebooted_from=BOOT_1)) == ()
 
 
 # --- roll back -------------------------------------------------------------------------------------------------------
