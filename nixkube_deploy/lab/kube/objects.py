@@ -49,9 +49,9 @@ def is_ready(obj: Object) -> bool:
     return ready_status(obj) == "True"
 
 
-def is_terminating(pod: Object) -> bool:
+def is_terminating(obj: Object) -> bool:
     """Whether a deletion is under way."""
-    return "deletionTimestamp" in pod["metadata"]
+    return "deletionTimestamp" in obj["metadata"]
 
 
 def is_finished(pod: Object) -> bool:

@@ -40,19 +40,31 @@ class PodLifecycle:
         self._timing = timing
         self._starting: dict[str, tuple[float, Key]] = {}
         self._ending: dict[str, tuple[float, Key]] = {}
+        self._mirrors: dict[Key, Object] = {}
         store.subscribe(self._note)
 
     def terminate(self, pod: Object, grace: int | None) -> Object:
-        """Begin a deletion as the API does; the answer is the pod as it now is (or was, when it is gone at once)."""
+        """Begin a deletion as the API does; the answer is the pod as it now is (or was, when it is gone at once).
+
+        A second deletion may shorten the grace of the first one, never lengthen it.
+        """
         spec_grace = pod["spec"].get("terminationGracePeriodSeconds", 30)
         seconds = spec_grace if grace is None or grace < 0 else grace
         if seconds == 0 or not node_of(pod) or is_finished(pod):
-            self._store.remove(pod)
-            return pod
-        if is_terminating(pod):
+            return self._end(pod)
+        if is_terminating(pod) and pod["metadata"].get("deletionGracePeriodSeconds", 0) <= seconds:
             return pod
         meta = {"deletionTimestamp": stamp(self._store.now + seconds), "deletionGracePeriodSeconds": seconds}
         return self._store.put(merged(pod, metadata=meta))
+
+    def _end(self, pod: Object) -> Object:
+        """Nothing of the pod runs any more: it is gone, unless a finalizer holds the object."""
+        if not pod["metadata"].get("finalizers"):
+            self._store.remove(pod)
+            return pod
+        meta = {"deletionTimestamp": stamp(self._store.now), "deletionGracePeriodSeconds": 0}
+        status = {} if is_finished(pod) or not node_of(pod) else {"phase": "Failed"}
+        return self._store.put(merged(_unready(pod, self._store.now, restarted=False), metadata=meta, status=status))
 
     def boot(self, node: str) -> None:
         """Every pod of a freshly booted node has to start again; its CSI drivers are not registered any more."""
@@ -66,12 +78,14 @@ class PodLifecycle:
     def tick(self) -> None:
         """Finish what is due."""
         now = self._store.now
+        self._mirror()
         for uid, (due, key) in list(self._ending.items()):
             pod = self._store.get("pods", key[1], key[0])
             if pod is None or pod["metadata"]["uid"] != uid:
                 del self._ending[uid]
             elif now >= due and (self._nodes.runs(node_of(pod)) or self._node(pod) is None):
-                self._store.remove(pod)
+                del self._ending[uid]
+                self._end(pod)
         for uid, (due, key) in list(self._starting.items()):
             pod = self._store.get("pods", key[1], key[0])
             if pod is None or pod["metadata"]["uid"] != uid:
@@ -87,16 +101,41 @@ class PodLifecycle:
     def _note(self, change: Change) -> None:
         if change.resource == "nodes":
             self._note_node(change)
-        if change.resource != "pods" or change.after is None:
+        if change.resource != "pods":
+            return
+        if change.after is None:
+            self._note_mirror(change)
             return
         pod = change.after
         uid, now = pod["metadata"]["uid"], self._store.now
         if is_terminating(pod):
             self._starting.pop(uid, None)
             grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
-            self._ending.setdefault(uid, (now + grace * self._timing.grace_scale, key_of(pod)))
+            due = now + grace * self._timing.grace_scale
+            if grace > 0:
+                self._ending[uid] = (min(due, self._ending.get(uid, (due,))[0]), key_of(pod))
         elif node_of(pod) and not is_finished(pod) and not is_ready(pod):
             self._starting.setdefault(uid, (now + self._timing.pod_start, key_of(pod)))
+
+    def _note_mirror(self, change: Change) -> None:
+        """A static pod runs on when the mirror of it is deleted, and its kubelet makes the mirror again."""
+        pod = change.before
+        assert pod is not None
+        if MIRROR in (pod["metadata"].get("annotations") or {}) and not is_finished(pod):
+            self._mirrors[key_of(pod)] = pod
+
+    def _mirror(self) -> None:
+        for key, pod in list(self._mirrors.items()):
+            if self._node(pod) is None:
+                del self._mirrors[key]
+            elif self._nodes.runs(node_of(pod)):
+                del self._mirrors[key]
+                kept = {
+                    k: pod["metadata"][k]
+                    for k in ("name", "namespace", "labels", "annotations", "ownerReferences")
+                    if k in pod["metadata"]
+                }
+                self._store.create({**pod, "metadata": kept, "status": {"phase": "Pending", "conditions": []}})
 
     def _note_node(self, change: Change) -> None:
         before, after = change.before, change.after

@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict, Unpack
 
 from nixkube_deploy.lab.kube import seed
 from nixkube_deploy.lab.kube.budgets import Budgets
+from nixkube_deploy.lab.kube.deletion import Deletion
 from nixkube_deploy.lab.kube.nodes import Kubelet, NodeLifecycle, Registration
 from nixkube_deploy.lab.kube.objects import is_ready, is_terminating
 from nixkube_deploy.lab.kube.pods import PodLifecycle, evict_from_unreachable
@@ -52,7 +53,8 @@ class KubeState:
         self.nodes = NodeLifecycle(self.store, timing)
         self.pods = PodLifecycle(self.store, self.nodes, timing)
         self.budgets = Budgets(self.store)
-        self._workloads = Workloads(self.store)
+        self.deletion = Deletion(self.store, self.pods)
+        self._workloads = Workloads(self.store, self.deletion)
         self._scheduler = Scheduler(self.store)
 
     @property
@@ -135,6 +137,7 @@ class KubeState:
         """Let every controller have its round. Time never goes back."""
         self.store.now = max(now, self.store.now)
         self.nodes.tick()
+        self.deletion.tick()
         self._workloads.tick()
         self._scheduler.tick()
         self.pods.tick()
@@ -222,6 +225,7 @@ class KubeState:
         for pod in sorted(state.store.all("pods"), key=key_of):
             state.store.put(pod)  # A write each: every controller learns of every pod, as after a restart of its own.
         state._workloads.touch_all()
+        state.deletion.sweep()
         for node in state.store.all("nodes"):
             state.store.put(node)
         return state

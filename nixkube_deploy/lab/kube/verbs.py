@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nixkube_deploy.lab.kube.deletion import refuse_new
 from nixkube_deploy.lab.kube.errors import ApiError, already_exists, bad_request, conflict, not_found, success
 from nixkube_deploy.lab.kube.objects import pod_defaults
 from nixkube_deploy.lab.kube.patch import apply_patch
-from nixkube_deploy.lab.kube.resources import RESOURCES
 from nixkube_deploy.lab.kube.routes import Target
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.kube.store import Object
@@ -48,13 +48,14 @@ def create(state: KubeState, write: Write) -> Object:
         meta["namespace"] = _one_namespace(target, meta)
         if state.store.get("namespaces", meta["namespace"]) is None:
             raise not_found("namespaces", meta["namespace"])
+        refuse_new(state.store, target.resource.qualified, meta["namespace"])
     if "name" not in meta and "generateName" not in meta:
         raise ApiError(422, "Invalid", "metadata.name: Required value: name or generateName is required")
     if "name" in meta and state.store.get(target.resource.plural, meta["name"], meta.get("namespace", "")) is not None:
         raise already_exists(target.resource.qualified, meta["name"])
     new = {**body, "metadata": meta}
     if target.resource.plural == "pods":
-        new = pod_defaults(new)
+        new = pod_defaults({key: value for key, value in new.items() if key != "status"})
     return {**new, "apiVersion": target.resource.api_version} if write.dry_run else state.store.create(new)
 
 
@@ -71,7 +72,7 @@ def patch(state: KubeState, write: Write) -> Object:
 
 
 def delete(state: KubeState, write: Write, query: Mapping[str, str]) -> Object:
-    """DELETE on an object; pods get their grace period, everything else goes at once."""
+    """DELETE on an object; the answer is the object while something holds it, else that it is gone."""
     old = find(state, write.target)
     options = write.body if isinstance(write.body, dict) else {}
     _check_preconditions(old, write.target, options.get("preconditions") or {})
@@ -80,13 +81,16 @@ def delete(state: KubeState, write: Write, query: Mapping[str, str]) -> Object:
         grace = int(query["gracePeriodSeconds"])
     if write.dry_run:
         return old
-    if write.target.resource.plural == "pods":
-        return state.pods.terminate(old, grace)
-    if write.target.resource.plural == "namespaces":
-        _empty(state, old["metadata"]["name"])
-    state.store.remove(old)
+    left = state.deletion.delete(old, grace=grace, propagation=_propagation(options, query))
+    if left is not None:
+        return left
     details = {"name": write.target.name, "kind": write.target.resource.plural, "uid": old["metadata"]["uid"]}
     return {**success(200), "details": details}
+
+
+def _propagation(options: Mapping[str, Any], query: Mapping[str, str]) -> str:
+    policy: str = options.get("propagationPolicy") or query.get("propagationPolicy", "Background")
+    return "Orphan" if options.get("orphanDependents") else policy
 
 
 def evict(state: KubeState, write: Write) -> dict[str, Any]:
@@ -96,13 +100,14 @@ def evict(state: KubeState, write: Write) -> dict[str, Any]:
         raise bad_request("the object provided is not an Eviction")
     if body.get("metadata", {}).get("name", target.name) != target.name:
         raise bad_request("name in URL does not match name in Eviction object")
+    refuse_new(state.store, f'{target.resource.qualified} "{target.name}"', target.key_namespace)
     pod = find(state, target)
     options = body.get("deleteOptions") or {}
     _check_preconditions(pod, target, options.get("preconditions") or {})
-    state.budgets.check(pod)
-    if not (write.dry_run or options.get("dryRun")):
-        state.pods.terminate(pod, options.get("gracePeriodSeconds"))
-        state.budgets.tick()
+    dry_run = write.dry_run or bool(options.get("dryRun"))
+    state.budgets.admit(pod, dry_run=dry_run)
+    if not dry_run:
+        state.deletion.delete(pod, grace=options.get("gracePeriodSeconds"))
     return success(201)
 
 
@@ -144,7 +149,11 @@ def _update(state: KubeState, write: Write, old: Object, new: Object) -> Object:
         result["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
     if _same(result, old):
         return old
-    return result if write.dry_run else state.store.put(result)
+    if write.dry_run:
+        return result
+    stored = state.store.put(result)
+    state.deletion.settle(stored)
+    return stored
 
 
 def _same(new: Object, old: Object) -> bool:
@@ -175,11 +184,3 @@ def _check_preconditions(obj: Object, target: Target, wanted: Mapping[str, Any])
         if wanted.get(key) not in {None, obj["metadata"][key]}:
             why = f"Precondition failed: {key} in precondition: {wanted[key]}, in object meta: {obj['metadata'][key]}"
             raise conflict(target.resource.qualified, target.name, why)
-
-
-def _empty(state: KubeState, namespace: str) -> None:
-    for resource in RESOURCES.values():
-        if resource.namespaced:
-            for obj in state.store.all(resource.plural):
-                if obj["metadata"]["namespace"] == namespace:
-                    state.store.remove(obj)

@@ -6,6 +6,7 @@ workloads are there to be disrupted, not deployed.
 
 from typing import Any
 
+from nixkube_deploy.lab.kube.deletion import Deletion
 from nixkube_deploy.lab.kube.objects import (
     HOSTNAME_LABEL,
     NOT_READY,
@@ -34,8 +35,9 @@ _DAEMON_TOLERATIONS = [
 class Workloads:
     """Reconciles workloads with their pods."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, deletion: Deletion) -> None:
         self._store = store
+        self._deletion = deletion
         self._dirty: dict[tuple[str, Key], None] = {}
         store.subscribe(self._note)
 
@@ -84,8 +86,8 @@ class Workloads:
         running = {node_of(p): p for p in pods if not is_finished(p)}
         for node in sorted(wanted - running.keys()):
             self._make(daemonset, f"{daemonset['metadata']['name']}-{self._suffix()}", node)
-        for node in sorted(running.keys() - wanted):
-            self._store.remove(running[node])
+        for pod in [*(running[node] for node in sorted(running.keys() - wanted)), *filter(is_finished, pods)]:
+            self._discard(pod)
         ready = sum(1 for p in running.values() if is_ready(p))
         self._report(
             daemonset,
@@ -131,7 +133,7 @@ class Workloads:
             self._make(replicaset, f"{replicaset['metadata']['name']}-{self._suffix()}")
         surplus = sorted(active, key=lambda p: (is_ready(p), p["metadata"]["name"]))[: max(0, len(active) - replicas)]
         for pod in surplus:
-            self._store.remove(pod)
+            self._discard(pod)
         ready = sum(1 for p in active if is_ready(p))
         status = {"replicas": max(len(active), replicas), "readyReplicas": ready, "availableReplicas": ready}
         self._report(replicaset, status)
@@ -146,13 +148,22 @@ class Workloads:
             if pod is None:
                 self._make(statefulset, name)
                 break
+            if is_finished(pod):
+                self._discard(pod)
             if not is_ready(pod) or is_terminating(pod):
                 break
         ready = sum(1 for p in pods if is_ready(p))
         counts = {"replicas": len(pods), "readyReplicas": ready, "availableReplicas": ready, "currentReplicas": ready}
         self._report(statefulset, counts)
 
+    def _discard(self, pod: Object) -> None:
+        if not is_terminating(pod):
+            self._deletion.delete(pod)
+
     def _make(self, owner: Object, name: str, node: str = "") -> None:
+        namespace = self._store.get("namespaces", owner["metadata"]["namespace"])
+        if is_terminating(owner) or (namespace is not None and is_terminating(namespace)):
+            return  # Nothing new in a namespace that is on its way out, nor for an owner that is.
         pod = pod_defaults(pod_from(owner["spec"]["template"], owner, name, node))
         if owner["kind"] == "DaemonSet":
             tolerations = [*pod["spec"].get("tolerations", []), *_DAEMON_TOLERATIONS]

@@ -215,7 +215,11 @@ def test_an_eviction_within_the_budget_begins_a_deletion(api: Api) -> None:
 
 def test_an_eviction_beyond_the_budget_is_429_with_its_cause(api: Api) -> None:
     first, second = [p for p in api.state.store.all("pods") if p["metadata"]["labels"]["app"] == "web"][:2]
+    for node in ("w1", "w2"):
+        api.state.set_cordon(node, unschedulable=True)
     assert api.evict(first).status == 201
+    assert api.evict(second).status == 429, "the eviction itself takes from what is allowed"
+    api.tick()
     answer = api.evict(second)
     status = json.loads(answer.body)
     assert answer.status == 429
@@ -227,6 +231,7 @@ def test_an_eviction_beyond_the_budget_is_429_with_its_cause(api: Api) -> None:
         "reason": "DisruptionBudget",
         "message": "The disruption budget web needs 2 healthy pods and has 2 currently",
     }
+    api.state.set_cordon("w1", unschedulable=False)
     api.tick(15)
     assert api.evict(second).status == 201
 
@@ -337,5 +342,10 @@ def test_status_and_spec_are_written_through_their_own_paths(api: Api) -> None:
 def test_deleting_a_namespace_empties_it(api: Api) -> None:
     api.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "tmp"}})
     api.ok("POST", LEASES.replace("kube-system", "tmp"), {"metadata": {"name": "x"}})
-    api.ok("DELETE", "/api/v1/namespaces/tmp")
+    left = api.ok("DELETE", "/api/v1/namespaces/tmp")
+    assert left["status"]["phase"] == "Terminating"
+    status = api.refused("POST", LEASES.replace("kube-system", "tmp"), {"metadata": {"name": "y"}})
+    assert (status["code"], status["details"]["causes"][0]["reason"]) == (403, "NamespaceTerminating")
+    api.tick(2)
+    assert api.state.find("Namespace", "tmp") is None
     assert api.state.find("Lease", "x", "tmp") is None
