@@ -137,7 +137,8 @@ def _writing(conf: str, text: str) -> str:
     """Replace loader.conf as NixOS does; its own temporary file, ``loader.tmp``, must not be in its way."""
     path, new = shlex.quote(conf), shlex.quote(f"{conf}.nixkube-deploy")
     folder = shlex.quote(conf.rpartition("/")[0])
-    return f"printf '%s\\n' {shlex.quote(text)} >{new} && sync {new} && mv {new} {path} && sync -f {folder}"
+    lines = shlex.join(text.splitlines())
+    return f"printf '%s\\n' {lines} >{new} && sync {new} && mv {new} {path} && sync -f {folder}"
 
 
 def _with_default(text: str, default: str | None) -> str:
@@ -219,9 +220,9 @@ async def unread(patient: PatientShell) -> bool:
 
 async def _record(patient: PatientShell) -> Armed | None:
     """The record on the host; one that cannot be read is none."""
-    text = (await _run(patient, f"cat {RECORD}")).stdout
+    said = await _ask(patient, (Question(name="record", command=f"cat {RECORD}"),))
     try:
-        armed: Armed = from_plain(Armed, json.loads(text))
+        armed: Armed = from_plain(Armed, json.loads(said["record"]))
     except ValueError:
         return None
     return armed
