@@ -13,10 +13,14 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.nix import Evaluation
 
 STORE_FREE_MIN = 2 * 1024**3
 """Bytes below which a closure is unlikely to fit beside the old one (a NixOS system is 1-3 GiB)."""
+
+DELETE_PODS = "delete pods"
+"""The right that only ``drain.disable_eviction`` needs."""
 
 BOOT_FREE_MIN = 64 * 1024**2
 """Bytes a kernel and an initrd need on /boot."""
@@ -53,7 +57,7 @@ async def check_fleet(world: World, say: OnStep = silent) -> tuple[Finding, ...]
         for name in found.facts:
             group.start_soon(elevate, world.fleet.hosts[name])
     findings += evaluated
-    findings += _cluster(world, found)
+    findings += await _cluster(world, found)
     for host in world.fleet.hosts.values():
         findings += _host(host, found)
         if host.name in privileges:
@@ -82,10 +86,38 @@ async def _privilege(world: World, host: Host) -> Finding:
     return Finding(subject=host.name, check=name, failure=await no_root(world, host))
 
 
-def _cluster(world: World, found: Survey) -> Iterator[Finding]:
+async def _cluster(world: World, found: Survey) -> list[Finding]:
     if not world.fleet.cluster.distribution.has_kubelet:
-        return
-    yield Finding(subject="cluster", check="API answers", failure=found.cluster_problem)
+        return []
+    answers = Finding(subject="cluster", check="API answers", failure=found.cluster_problem)
+    if world.cluster is None or found.cluster_problem is not None:
+        return [answers]
+    return [answers, await rights(world, world.cluster)]
+
+
+async def rights(world: World, cluster: Cluster) -> Finding:
+    """RBAC: a right that is missing is otherwise found with the node half drained."""
+    try:
+        missing = await cluster.missing_rights()
+    except TaskError as error:
+        return Finding(subject="cluster", check="RBAC", failure=error.failure)
+    deletes = any(host.policy.drain.disable_eviction for host in world.fleet.hosts.values())
+    needed = [each.right for each in missing if not each.only_for or (deletes and each.right == DELETE_PODS)]
+    if not needed:
+        without = "; ".join(f"not {each.right}: {each.only_for}" for each in missing)
+        return Finding(subject="cluster", check="RBAC", detail=without)
+    return Finding(
+        subject="cluster",
+        check="RBAC",
+        failure=Failure(
+            kind=FailureKind.PREFLIGHT,
+            message=f"the Kubernetes API would refuse us to {', '.join(needed)}",
+            expected="the rights in docs/rbac.yaml",
+            seen=f"{len(needed)} of them are missing",
+            evidence=tuple(needed),
+            next="kubectl apply -f docs/rbac.yaml, and bind its roles to this user",
+        ),
+    )
 
 
 def _host(host: Host, found: Survey) -> Iterator[Finding]:

@@ -41,6 +41,16 @@ class Evicted:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingRight:
+    """Something the API would refuse us."""
+
+    right: str
+    """``patch nodes``."""
+    only_for: str = ""
+    """What is lost without it; empty: a run cannot do without."""
+
+
 class Cluster(Protocol):
     """The API server. Short faults (restarts, throttling) are retried inside.
 
@@ -103,6 +113,10 @@ class Cluster(Protocol):
 
     async def delete_lease(self, lease: Lease) -> None:
         """Give a lease back; gone already is fine."""
+        ...
+
+    async def missing_rights(self) -> tuple[MissingRight, ...]:
+        """Which of the rights that the product uses this user does not have."""
         ...
 
 

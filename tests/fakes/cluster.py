@@ -16,7 +16,7 @@ import anyio.lowlevel
 from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
-from nixkube_deploy.ports.cluster import Evicted, EvictionAnswer, LeaseConflict, NodePatch
+from nixkube_deploy.ports.cluster import Evicted, EvictionAnswer, LeaseConflict, MissingRight, NodePatch
 
 NODE_LEASES = "kube-node-lease"
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -66,6 +66,7 @@ class FakeCluster:
         self.daemonsets: set[str] = {f"{p.namespace}/{p.owner_name}" for p in pods if p.owner_kind == "DaemonSet"}
         self.drivers: Mapping[str, frozenset[str]] = {}
         self.healthz: dict[str, str | None] = defaultdict(lambda: "ok")
+        self.lacks: tuple[MissingRight, ...] = ()
         self.termination, self.replacement = termination, replacement
         self.calls: list[str] = []
         self.before: dict[str, Callable[[], object]] = {}
@@ -220,6 +221,10 @@ class FakeCluster:
             raise LeaseConflict(lease.name)
         self.leases.pop((lease.namespace, lease.name), None)
         self.calls.append(f"delete_lease {lease.namespace}/{lease.name}")
+
+    async def missing_rights(self) -> tuple[MissingRight, ...]:
+        await self._turn("missing_rights")
+        return self.lacks
 
     # Inside.
 

@@ -25,11 +25,12 @@ from nixkube_deploy.backends.kubernetes.objects import (
     node_from,
     pod_from,
 )
+from nixkube_deploy.backends.kubernetes.rights import RIGHTS
 from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.clock import Clock
-from nixkube_deploy.ports.cluster import Evicted, LeaseConflict, NodePatch
+from nixkube_deploy.ports.cluster import Evicted, LeaseConflict, MissingRight, NodePatch
 
 PAGE = 500
 """Objects in one page of a list, as kubectl asks for."""
@@ -203,6 +204,22 @@ class ApiCluster:
             expects=lambda status, _text: status == NOT_FOUND,
         )
         await self._api.ask(ask)
+
+    async def missing_rights(self) -> tuple[MissingRight, ...]:
+        """One review a right; whoever is authenticated may ask these about oneself."""
+        missing = []
+        for right in RIGHTS:
+            ask = Ask(
+                method="POST",
+                path="apis/authorization.k8s.io/v1/selfsubjectaccessreviews",
+                right="create selfsubjectaccessreviews",
+                params=WRITER,
+                body=right.review(),
+            )
+            answer = (await self._api.ask(ask)).data()
+            if not (answer.get("status") or {}).get("allowed"):
+                missing.append(MissingRight(right=str(right), only_for=right.only_for))
+        return tuple(missing)
 
     async def _get(self, path: str, right: str) -> Reply:
         """One object; a reply that is not ``ok`` says that it does not exist."""
