@@ -1,8 +1,8 @@
 """One drain suite for two drainers, ours and the real kubectl, against the lab's API: same pods gone, same refusals.
 
 Every scenario has a cluster of its own, and all those of a drainer run at the same time before the first test looks:
-kubectl sleeps five seconds after a budget's refusal, and once is enough to wait for that. Left out is what the
-two do differently on purpose: we look for pods under two budgets before evicting anything, and ask again after a server error.
+kubectl sleeps five seconds after a budget's refusal, and once is enough to wait for that. Left out is what the two do
+differently on purpose: we look for pods under two budgets before evicting anything, and ask again after a server error.
 """
 
 import base64
