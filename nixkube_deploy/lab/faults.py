@@ -73,10 +73,19 @@ _ALL = (
     Kind(name="ready-flaps", summary="on the new system Ready comes and goes", argument="seconds", default="600",
          spares=True),
     Kind(name="lease-stale", summary="on the new system the kubelet posts once, then renews nothing", spares=True),
+    Kind(name="lease-frozen", summary="the kubelet runs on, but neither its lease nor its status reaches the API"),
+    Kind(name="node-missing", summary="the Node object is gone, and the kubelet cannot make it again until cleared"),
+    Kind(name="pods-never-ready", summary="pods that start on this node never become Ready"),
+    Kind(name="pods-stuck", summary="pods on this node never finish terminating"),
     Kind(name="pdb-blocks", summary="a budget on this node's pods allows no disruption"),
     Kind(name="etcd-member-down", summary="this host's etcd member does not answer"),
     Kind(name="api-down", summary="the API goes away for a while once a node is cordoned", argument="seconds",
          default="5", fleet=True),
+    Kind(name="api-silent", summary="the API takes requests and answers none for a while, once a node is cordoned",
+         argument="seconds", default="5", fleet=True),
+    Kind(name="api-throttled", summary="flow control answers requests with 429", fleet=True),
+    Kind(name="eviction-throttled", summary="flow control answers evictions with 429", fleet=True),
+    Kind(name="eviction-fails", summary="evictions fail with 500, as when an admission webhook is away", fleet=True),
 )  # fmt: skip
 KINDS = {kind.name: kind for kind in _ALL}
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from nixkube_deploy.lab import scaffold
 from nixkube_deploy.lab.apiserver import Access
+from nixkube_deploy.lab.clusterfaults import ClusterFaults
 from nixkube_deploy.lab.commands.table import PROGRAMS
 from nixkube_deploy.lab.faults import FLEET, Fault, FaultPlan, faults_from_plain, parse_fault
 from nixkube_deploy.lab.host import LabHost, Setting
@@ -99,6 +100,7 @@ class World:
         await asyncio.gather(*(self._open_port(host) for host in self.hosts.values()))
         if self.kube is not None:
             await self._serve_kube(int(stored.get("kube_port", 0)))
+            self._apply_cluster_faults()
         self.save()
         self.spawn(self._pass_time())
         self.spawn(self._keep_saving())
@@ -129,7 +131,8 @@ class World:
                 host.step(now)
             if self.kube is not None:
                 self.kube.tick(now)
-                self._strike_api()
+                if self.faults.faults and (cluster := self._cluster_faults()) is not None:
+                    cluster.strike()
             await asyncio.sleep(TICK_SECONDS)
 
     # --- faults --------------------------------------------------------------------------------------------------
@@ -163,28 +166,15 @@ class World:
         self.touch()
         return gone
 
-    def _apply_cluster_faults(self) -> None:
+    def _cluster_faults(self) -> ClusterFaults | None:
         if self.kube is None:
-            return
-        for host in self.hosts.values():
-            if host.kubelet is None:
-                continue
-            node = host.kubelet.identity.node
-            if self.faults.peek(host.name, "pdb-blocks"):
-                self.kube.block_drain(node)
-            else:
-                self.kube.unblock_drain(node)
+            return None
+        nodes = {host.name: host.kubelet.identity.node for host in self.hosts.values() if host.kubelet is not None}
+        return ClusterFaults(plan=self.faults, state=self.kube, server=self.server, nodes=nodes)
 
-    def _strike_api(self) -> None:
-        """The API goes away when the first node is cordoned: in the middle of a rollout, not before it."""
-        fault = self.faults.peek(FLEET, "api-down")
-        if fault is None or self.server is None or self.kube is None or self.server.is_down:
-            return
-        if any(node.unschedulable for node in self.kube.summary()):
-            if fault.remaining is None:
-                fault.remaining = 1
-            self.faults.take(FLEET, "api-down")
-            self.server.take_down(fault.seconds)
+    def _apply_cluster_faults(self) -> None:
+        if (cluster := self._cluster_faults()) is not None:
+            cluster.apply()
 
     # --- making --------------------------------------------------------------------------------------------------
 

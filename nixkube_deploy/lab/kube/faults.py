@@ -4,6 +4,7 @@ It deliberately knows no object: what is wrong with nodes and pods is in the sta
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from nixkube_deploy.lab.kube.errors import ApiError, retry_header
@@ -82,8 +83,13 @@ class KubeFaults:
     scripted: list[Scripted] = field(default_factory=list)
     """Asked in order; the first that takes a request answers it."""
 
+    asked: Callable[[Request], Response | None] = lambda _request: None
+    """Asked first, by whoever scripts faults over time."""
+
     def answer(self, request: Request) -> Response | None:
         """The answer that stands in for the server's own, if any."""
+        if (answer := self.asked(request)) is not None:
+            return answer
         if self.throttled > 0:
             self.throttled -= 1
             return flow_control(retry_after=self.retry_after).response()

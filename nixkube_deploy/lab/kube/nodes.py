@@ -61,6 +61,11 @@ class NodeLifecycle:
         self.kubelets: dict[str, Kubelet] = {}
         self.refused: set[str] = set()
         """Nodes whose kubelet may not register (a fault)."""
+        self.cut: set[str] = set()
+        """Nodes from which nothing reaches the API (a fault)."""
+        self._facts: dict[str, Registration] = {}
+        self._waiting: set[str] = set()
+        """Nodes whose kubelet has not managed to register yet, and tries again."""
         self._store = store
         self._timing = timing
         self._dirty: set[str] = set()
@@ -70,8 +75,11 @@ class NodeLifecycle:
     def register(self, name: str, facts: Registration) -> None:
         """What a kubelet does when it first meets the API: create its Node, or take over the one that is there."""
         self.kubelets[name] = Kubelet(renewed=self._store.now, posted=self._store.now)
-        if name in self.refused:
+        self._facts[name] = facts
+        if name in self.refused or name in self.cut:
+            self._waiting.add(name)
             return
+        self._waiting.discard(name)
         if self._store.get("nodes", name) is None:
             self._store.create(_new_node(name, facts, self._store.now))
             self._store.create({"kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}})
@@ -79,10 +87,12 @@ class NodeLifecycle:
 
     def heartbeat(self, name: str, *, ready: bool, reason: str, news: Mapping[str, str | None]) -> bool:
         """Renew the Lease and post the status if it changed; ``news`` is nodeInfo. Whether a new boot was seen."""
+        if name in self._waiting and name not in self.refused | self.cut:
+            self.register(name, self._facts[name])
         kubelet = self.kubelets.get(name, Kubelet())
         node = self._store.get("nodes", name)
         self.kubelets[name] = replace(kubelet, alive=True, ready=ready)
-        if kubelet.frozen or node is None:
+        if kubelet.frozen or name in self.cut or node is None:
             return False  # A kubelet whose Node was deleted does not make another before it starts anew.
         self._renew(name)
         info = {**node["status"]["nodeInfo"], **{key: value for key, value in news.items() if value is not None}}
@@ -103,6 +113,15 @@ class NodeLifecycle:
         if name in self.kubelets:
             self.kubelets[name] = replace(self.kubelets[name], alive=False)
 
+    def refuse(self, name: str) -> None:
+        """Begin the fault in which the Node is taken away and not taken back."""
+        self.refused.add(name)
+        node = self._store.get("nodes", name)
+        if node is not None:
+            self._store.remove(node)
+        if name in self._facts:
+            self._waiting.add(name)
+
     def freeze(self, name: str, *, frozen: bool) -> None:
         """Begin or end the fault in which a running kubelet's heartbeats do not arrive."""
         self.kubelets[name] = replace(self.kubelets.get(name, Kubelet()), frozen=frozen)
@@ -110,12 +129,12 @@ class NodeLifecycle:
     def runs(self, name: str) -> bool:
         """Whether the node's kubelet acts on what the API says."""
         kubelet = self.kubelets.get(name)
-        return kubelet is not None and kubelet.alive
+        return kubelet is not None and kubelet.alive and name not in self.cut
 
     def works(self, name: str) -> bool:
         """Whether it also says that it is ready to run pods."""
         kubelet = self.kubelets.get(name)
-        return kubelet is not None and kubelet.alive and kubelet.ready
+        return kubelet is not None and self.runs(name) and kubelet.ready
 
     def unreachable_for(self, node: Object) -> float:
         """Seconds the controller has called the node Unknown."""

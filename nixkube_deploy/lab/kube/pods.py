@@ -35,6 +35,8 @@ class PodLifecycle:
     def __init__(self, store: ObjectStore, nodes: NodeLifecycle, timing: Timing) -> None:
         self.held: set[str] = set()
         """Nodes on which pods never become Ready (a fault)."""
+        self.stuck: set[str] = set()
+        """Nodes on which pods never finish terminating (a fault)."""
         self._store = store
         self._nodes = nodes
         self._timing = timing
@@ -83,6 +85,8 @@ class PodLifecycle:
             pod = self._store.get("pods", key[1], key[0])
             if pod is None or pod["metadata"]["uid"] != uid:
                 del self._ending[uid]
+            elif node_of(pod) in self.stuck:
+                continue
             elif now >= due and (self._nodes.runs(node_of(pod)) or self._node(pod) is None):
                 del self._ending[uid]
                 self._end(pod)

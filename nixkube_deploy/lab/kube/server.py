@@ -67,6 +67,15 @@ class KubeServer:
         for writer in tuple(self._connections):
             _abort(writer)
 
+    def fall_silent(self, seconds: float) -> None:
+        """The server is there and says nothing for a while, as over a half-open connection."""
+        self.faults.silent_until = self.state.now + seconds
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether requests wait for their answers now."""
+        return self.state.now < self.faults.silent_until
+
     @property
     def is_down(self) -> bool:
         """Whether connections are reset now."""
@@ -105,7 +114,7 @@ class KubeServer:
         return request.keeps_alive
 
     async def _be_silent(self, reader: asyncio.StreamReader) -> None:
-        while self.state.now < self.faults.silent_until:
+        while self.is_silent:
             if self.is_down or reader.at_eof():
                 return
             await asyncio.sleep(_LOOK_SECONDS)

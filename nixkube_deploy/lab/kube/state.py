@@ -104,15 +104,23 @@ class KubeState:
         self.nodes.freeze(name, frozen=frozen)
 
     def refuse_node(self, name: str, *, refused: bool = True) -> None:
-        """Take the Node object away, and let no kubelet make it again until this ends and the kubelet starts anew."""
-        (self.nodes.refused.add if refused else self.nodes.refused.discard)(name)
-        node = self.store.get("nodes", name)
-        if refused and node is not None:
-            self.store.remove(node)
+        """Take the Node object away, and let no kubelet make it again until this ends."""
+        if refused:
+            self.nodes.refuse(name)
+        else:
+            self.nodes.refused.discard(name)
 
     def hold_pods(self, name: str, *, held: bool = True) -> None:
         """Pods on the node start but never become Ready."""
         (self.pods.held.add if held else self.pods.held.discard)(name)
+
+    def keep_pods(self, name: str, *, kept: bool = True) -> None:
+        """Pods on the node never finish terminating: a runtime that hangs, a volume that cannot be unmounted."""
+        (self.pods.stuck.add if kept else self.pods.stuck.discard)(name)
+
+    def cut_off(self, name: str, *, cut: bool = True) -> None:
+        """A node between which and the API nothing gets through, whatever its kubelet does."""
+        (self.nodes.cut.add if cut else self.nodes.cut.discard)(name)
 
     def block_drain(self, name: str) -> None:
         """Put a pod on the node that its budget never lets go; a later call with the same node changes nothing."""
@@ -203,6 +211,8 @@ class KubeState:
             "minted": self.store.minted,
             "held": sorted(self.pods.held),
             "refused": sorted(self.nodes.refused),
+            "stuck": sorted(self.pods.stuck),
+            "cut": sorted(self.nodes.cut),
             "kubelets": kubelets,
             "objects": objects,
         }
@@ -222,6 +232,8 @@ class KubeState:
         state.nodes.resume()
         state.pods.held |= set(data["held"])
         state.nodes.refused |= set(data.get("refused", ()))
+        state.pods.stuck |= set(data.get("stuck", ()))
+        state.nodes.cut |= set(data.get("cut", ()))
         for pod in sorted(state.store.all("pods"), key=key_of):
             state.store.put(pod)  # A write each: every controller learns of every pod, as after a restart of its own.
         state._workloads.touch_all()

@@ -8,7 +8,7 @@ import pytest
 from nixkube_deploy.lab.kube import KubeState, Timing, seed
 from nixkube_deploy.lab.kube.api import handle
 from nixkube_deploy.lab.kube.http import Request, Response
-from nixkube_deploy.lab.kube.objects import is_ready
+from nixkube_deploy.lab.kube.objects import is_ready, ready_status
 from nixkube_deploy.lab.kube.patch import MERGE
 from nixkube_deploy.lab.kube.store import Object, merged
 
@@ -231,7 +231,7 @@ def test_an_unhealthy_pod_of_a_broken_workload_goes_only_where_the_policy_says_s
     assert cluster.evict(sick)[0] == code
 
 
-def test_a_node_object_that_is_refused_stays_away_until_its_kubelet_starts_anew(cluster: Cluster) -> None:
+def test_a_node_object_that_is_refused_stays_away_until_that_ends(cluster: Cluster) -> None:
     cluster.state.refuse_node("w2")
     cluster.run(1)
     assert cluster.state.find("Node", "w2") is None
@@ -239,6 +239,39 @@ def test_a_node_object_that_is_refused_stays_away_until_its_kubelet_starts_anew(
     assert cluster.state.find("Node", "w2") is None
     cluster.state.refuse_node("w2", refused=False)
     cluster.run(1)
+    assert is_ready(cluster.state.find("Node", "w2"))
+
+
+def test_a_node_object_that_was_deleted_comes_back_only_with_a_new_kubelet(cluster: Cluster) -> None:
+    cluster.send("DELETE", "/api/v1/nodes/w2")
+    cluster.run(1)
     assert cluster.state.find("Node", "w2") is None
-    cluster.state.register_node("w2", machine_id="w2", boot_id="again")
+    cluster.state.register_node("w2", machine_id="w2", boot_id="w2")
     assert cluster.state.find("Node", "w2") is not None
+
+
+def test_a_node_that_is_cut_off_is_unknown_and_its_pods_do_not_end(cluster: Cluster) -> None:
+    cluster.add(web())
+    cluster.state.cut_off("w1")
+    cluster.run(5)
+    assert ready_status(cluster.state.find("Node", "w1")) == "Unknown"
+    pod = next(p for p in cluster.pods("web") if p["spec"]["nodeName"] == "w1")
+    cluster.evict(pod)
+    cluster.run(2)
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is not None
+    cluster.state.cut_off("w1", cut=False)
+    cluster.run(1)
+    assert is_ready(cluster.state.find("Node", "w1"))
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is None
+
+
+def test_a_pod_that_is_stuck_ends_when_that_does(cluster: Cluster) -> None:
+    cluster.add(web(replicas=1))
+    (pod,) = cluster.pods("web")
+    cluster.state.keep_pods(pod["spec"]["nodeName"])
+    cluster.evict(pod)
+    cluster.run(3)
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is not None
+    cluster.state.keep_pods(pod["spec"]["nodeName"], kept=False)
+    cluster.run(0.2)
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is None

@@ -1,0 +1,127 @@
+"""Faults of the cluster, set by their specs on a whole lab, as a client of its API sees them."""
+
+from collections.abc import AsyncIterator, Callable
+
+import anyio
+import httpx2
+import pytest
+
+from nixkube_deploy.backends.kubernetes.connect import open_cluster
+from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText
+from nixkube_deploy.lab.kube.objects import is_ready, ready_status
+from nixkube_deploy.lab.world import World
+from nixkube_deploy.model.cluster import Pod
+from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.ports.cluster import Cluster, EvictionAnswer, NodePatch
+from tests.fakes.cluster import LoopClock
+from tests.lab.lab_worlds import a_world
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def world(tmp_path) -> AsyncIterator[World]:
+    async with a_world(tmp_path / "lab") as world:
+        await until(lambda: all(map(is_ready, [*world.kube.store.all("nodes"), *world.kube.store.all("pods")])))
+        yield world
+
+
+@pytest.fixture
+async def cluster(world: World) -> AsyncIterator[Cluster]:
+    config = KubeconfigText(world.kubeconfig())
+    async with open_cluster(config, None, clock=LoopClock(), patience=1.0) as cluster:
+        yield cluster
+
+
+async def until(holds: Callable[[], object], seconds: float = 15) -> None:
+    with anyio.fail_after(seconds):
+        while not holds():  # noqa: ASYNC110 (the lab moves in real time; it has no event to wait for)
+            await anyio.sleep(0.02)
+
+
+async def a_pod(cluster: Cluster, node: str = "w1") -> Pod:
+    return next(pod for pod in await cluster.pods(node) if pod.labels["app"] == "web")
+
+
+def node(world: World, name: str = "w1"):
+    return world.kube.find("Node", name)
+
+
+async def test_the_api_takes_nobody_without_a_certificate_of_the_lab(world: World):
+    async with httpx2.AsyncClient(trust_env=False, verify=world.access.authority.trust()) as session:
+        assert (await session.get(f"{world.kube_url}/api/v1/nodes")).status_code == 401
+
+
+async def test_evictions_fail_so_often_and_then_go_through(world: World, cluster: Cluster):
+    world.add_fault("fleet:eviction-fails*1")
+    world.add_fault("fleet:eviction-throttled*1")
+    pod = await a_pod(cluster)
+    assert (await cluster.evict(pod, -1)).answer is EvictionAnswer.THROTTLED
+    assert (await cluster.evict(pod, -1)).answer is EvictionAnswer.ACCEPTED
+
+
+async def test_evictions_that_fail_for_good_are_a_failure_that_may_pass(world: World, cluster: Cluster):
+    world.add_fault("fleet:eviction-fails")
+    with pytest.raises(TaskError, match="failed calling webhook") as caught:
+        await cluster.evict(await a_pod(cluster), -1)
+    assert caught.value.failure.transient
+
+
+async def test_throttled_requests_are_asked_again(world: World, cluster: Cluster):
+    world.add_fault("fleet:api-throttled")
+    with pytest.raises(TaskError, match="Too many requests"):
+        await cluster.nodes()
+    await world.clear_faults(None, "api-throttled")
+    assert len(await cluster.nodes()) == 3
+
+
+@pytest.mark.parametrize("kind", ["api-down", "api-silent"])
+async def test_the_api_is_away_for_a_while_once_a_node_is_cordoned(world: World, cluster: Cluster, kind: str):
+    world.add_fault(f"fleet:{kind}=2")
+    await cluster.nodes()
+    await cluster.patch_node("w2", NodePatch(unschedulable=True))
+    await until(lambda: world.server.is_down or world.server.is_silent)
+    with pytest.raises(TaskError, match="did not answer"):
+        await cluster.nodes()
+    await until(lambda: not (world.server.is_down or world.server.is_silent))
+    assert len(await cluster.nodes()) == 3
+
+
+async def test_a_node_without_heartbeats_turns_unknown_and_back(world: World):
+    world.add_fault("w1:lease-frozen")
+    await until(lambda: ready_status(node(world)) == "Unknown")
+    taints = {f"{t['key']}:{t['effect']}" for t in node(world)["spec"]["taints"]}
+    unreachable = "node.kubernetes.io/unreachable"
+    assert taints == {f"{unreachable}:NoSchedule", f"{unreachable}:NoExecute"}
+    await world.clear_faults("w1", None)
+    await until(lambda: is_ready(node(world)) and not node(world)["spec"]["taints"])
+
+
+async def test_a_node_object_is_missing_until_that_is_cleared(world: World, cluster: Cluster):
+    world.add_fault("w1:node-missing")
+    assert await cluster.node("w1") is None
+    await anyio.sleep(0.5)
+    assert await cluster.node("w1") is None
+    await world.clear_faults("w1", None)
+    await until(lambda: node(world) is not None and is_ready(node(world)))
+
+
+async def test_pods_of_a_node_never_end_or_never_become_ready(world: World, cluster: Cluster):
+    world.add_fault("w1:pods-stuck")
+    pod = await a_pod(cluster)
+    await cluster.delete_pod(pod, 1)
+    await anyio.sleep(0.5)
+    left = await cluster.pod(pod.namespace, pod.name)
+    assert left is not None
+    assert left.deleting_since is not None
+    for host in ("cp1", "w1", "w2"):
+        world.add_fault(f"{host}:pods-never-ready")
+    await world.clear_faults("w1", "pods-stuck")
+    await until(lambda: world.kube.find("Pod", pod.name, pod.namespace) is None)
+    web = [p for p in world.kube.store.all("pods") if p["metadata"]["labels"]["app"] == "web"]
+    assert len(web) == 3
+    await anyio.sleep(0.5)
+    assert not all(is_ready(p) for p in world.kube.store.all("pods") if p["metadata"]["labels"]["app"] == "web")
