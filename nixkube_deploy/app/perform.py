@@ -9,6 +9,7 @@ from nixkube_deploy.app.nodes import NodeDirectory
 from nixkube_deploy.app.world import World
 from nixkube_deploy.engine.run import Attempt, Done
 from nixkube_deploy.model.action import (
+    AwaitBlockers,
     ConfirmActivation,
     CopyClosure,
     CordonNode,
@@ -35,6 +36,7 @@ from nixkube_deploy.model.task import Task
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.protocols import disruption, reboot
+from nixkube_deploy.protocols.blockers import await_blockers
 from nixkube_deploy.protocols.bootentry import promote
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
 from nixkube_deploy.protocols.patience import PatientShell
@@ -71,6 +73,8 @@ class Performer:
             case InstallNixos(host=name):
                 await self.world.installer.install(self._host(name), task.action, attempt.report)
                 return Done()
+            case AwaitBlockers():
+                return await self._await_blockers(task.action, attempt)
             case CordonNode(host=name):
                 return await self._cordon(self._host(name))
             case DrainNode(host=name):
@@ -106,6 +110,13 @@ class Performer:
     def _cluster(self) -> Cluster:
         assert self.world.cluster is not None, "a plan with Nodes is only made when the cluster answered"
         return self.world.cluster
+
+    async def _await_blockers(self, action: AwaitBlockers, attempt: Attempt) -> Done:
+        host = self._host(action.host)
+        if action.expect_node:
+            await self.nodes.find(host)
+        told = await await_blockers(self.gate_world, host, action, attempt.report)
+        return Done(changed=False, detail=told)
 
     async def _cordon(self, host: Host) -> Done:
         await self.locks.ensure(host)

@@ -18,14 +18,17 @@ from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.fleet import BootstrapSettings, Cluster, CopySettings, Fleet, Group, Host, SshSettings
 from nixkube_deploy.model.names import GroupName, HostName
 from nixkube_deploy.model.strategy import (
+    AlertBlocker,
     CommandGate,
     DrainOptions,
     Gates,
     HostPolicy,
     HttpGate,
     KubeletGate,
+    PodBlocker,
     PodsGate,
     PrometheusGate,
+    RebootBlockers,
     Strategy,
     Window,
 )
@@ -131,7 +134,18 @@ def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Hos
 
 def _policy(written: Mapping[str, Any]) -> HostPolicy:
     own = {name: value for name, value in written.items() if name in HOST_STRATEGY.fields}
-    return HostPolicy(**own | {"drain": DrainOptions(**own.get("drain", {}))})
+    blockers = own.get("reboot_blockers", {})
+    parts = {
+        "drain": DrainOptions(**own.get("drain", {})),
+        "reboot_blockers": RebootBlockers(
+            **blockers
+            | {
+                "pods": tuple(PodBlocker(**pods) for pods in blockers.get("pods", ())),
+                "prometheus": tuple(AlertBlocker(**alerts) for alerts in blockers.get("prometheus", ())),
+            }
+        ),
+    }
+    return HostPolicy(**own | parts)
 
 
 def _groups(groups: Section, hosts: Mapping[HostName, Host]) -> dict[GroupName, Group]:

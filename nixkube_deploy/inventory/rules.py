@@ -3,9 +3,13 @@
 Described as in ``grammar``, which says where these stand in an inventory; nothing here is about hosts.
 """
 
+from pathlib import Path
+
 from nixkube_deploy.inventory import units, values
-from nixkube_deploy.inventory.shape import Choice, Count, Field, Flag, ListOf, Record, fields_of
+from nixkube_deploy.inventory.shape import Choice, Count, Field, Flag, ListOf, Record, Text, Unfit, fields_of
+from nixkube_deploy.model.labels import label_selector
 from nixkube_deploy.model.strategy import (
+    AlertBlocker,
     CommandGate,
     DrainOptions,
     HostPolicy,
@@ -13,8 +17,11 @@ from nixkube_deploy.model.strategy import (
     KubeletGate,
     Mode,
     OnFailure,
+    PodBlocker,
     PodsGate,
     PrometheusGate,
+    RebootBlockers,
+    RebootMethod,
     RebootPolicy,
     Strategy,
 )
@@ -41,6 +48,62 @@ DRAIN = Record(
     ),
 )
 
+
+def _selector(text: str, _: Path) -> str:
+    try:
+        label_selector(text)
+    except ValueError as error:
+        raise Unfit(str(error), hint="as for kubectl -l: app=backup, or tier in (a, b)") from None
+    return text
+
+
+BLOCKERS = Record(
+    name="reboot_blockers",
+    doc="What a reboot waits for before the host is touched.",
+    fields=fields_of(
+        RebootBlockers,
+        {
+            "pods": (
+                ListOf(
+                    item=Record(
+                        name="pod_blocker",
+                        doc="Pods that keep their Node from rebooting until they are gone.",
+                        fields=fields_of(
+                            PodBlocker,
+                            {
+                                "selector": (
+                                    Text(what="a label selector such as app=backup", convert=_selector),
+                                    "Their labels, as for `kubectl -l`.",
+                                ),
+                                "namespace": (values.NAME, "Their namespace; all of them when absent."),
+                            },
+                        ),
+                    )
+                ),
+                "A reboot of a host waits until none of these runs on its Node.",
+            ),
+            "prometheus": (
+                ListOf(
+                    item=Record(
+                        name="alert_blocker",
+                        doc="Alerts that keep every host from rebooting.",
+                        fields=fields_of(
+                            AlertBlocker,
+                            {
+                                "url": (values.URL, "The Prometheus server."),
+                                "query": (values.WORD, "PromQL; an empty result lets hosts reboot."),
+                                "timeout": (units.duration(least=0.001), "How long one answer may take."),
+                            },
+                        ),
+                    )
+                ),
+                "No host reboots while one of these queries has a result.",
+            ),
+            "timeout": (units.duration(least=0.001), "Give up, the host untouched, after this long."),
+        },
+    ),
+)
+
 _POLICY = fields_of(
     HostPolicy,
     {
@@ -48,6 +111,11 @@ _POLICY = fields_of(
         "drain": (DRAIN, "How pods leave a node."),
         "reboot": (Choice.of(RebootPolicy), "auto: when the change needs one."),
         "reboot_timeout": (units.duration(least=0.001), "A host that takes longer to come back counts as lost."),
+        "reboot_method": (
+            Choice.of(RebootMethod),
+            "kexec: straight into the new kernel, past firmware and boot loader; where it cannot be, a reboot.",
+        ),
+        "reboot_blockers": (BLOCKERS, "What a reboot waits for before the host is touched."),
         "activation_timeout": (units.duration(least=0.001), "An activation that takes longer is looked into."),
         "confirm_timeout": (
             units.duration(least=1.0),

@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from nixkube_deploy.model.fleet import Activator
 from nixkube_deploy.model.names import HostName, StorePath
-from nixkube_deploy.model.strategy import DrainOptions, Gates
+from nixkube_deploy.model.strategy import DrainOptions, Gates, RebootBlockers
 
 
 class SwitchMode(StrEnum):
@@ -74,6 +74,15 @@ class InstallNixos:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitBlockers:
+    """Wait until nothing of what the strategy names keeps this host from rebooting."""
+
+    host: HostName
+    blockers: RebootBlockers
+    expect_node: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CordonNode:
     """Own the node, then make it unschedulable."""
 
@@ -113,6 +122,8 @@ class RebootHost:
     fallback: tuple[StorePath, ...] = ()
     """With systemd-boot: the first of these that has a boot entry stays the default, and ``closure`` is booted once.
     Empty: a plain boot."""
+    kexec: bool = False
+    """Straight into the new kernel; through the firmware where that cannot be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +200,7 @@ Action = (
     Stage
     | CopyClosure
     | InstallNixos
+    | AwaitBlockers
     | CordonNode
     | DrainNode
     | SwitchConfiguration

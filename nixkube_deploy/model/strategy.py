@@ -57,6 +57,45 @@ class RebootPolicy(StrEnum):
     ALWAYS = "always"
 
 
+class RebootMethod(StrEnum):
+    """How a host that is to reboot does."""
+
+    REBOOT = "reboot"
+    KEXEC = "kexec"
+    """Straight into the new kernel, past firmware and boot loader."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodBlocker:
+    """Pods that must not be disturbed by a reboot of their Node: a label selector, in one namespace or in all."""
+
+    selector: str
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertBlocker:
+    """An instant query: while its result is not empty, no host reboots."""
+
+    url: str
+    query: str = 'ALERTS{alertstate="firing"}'
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RebootBlockers:
+    """What a reboot waits for, and for how long."""
+
+    pods: tuple[PodBlocker, ...] = ()
+    prometheus: tuple[AlertBlocker, ...] = ()
+    timeout: float = 3600.0
+
+    @property
+    def any(self) -> bool:
+        """Whether there is anything to wait for."""
+        return bool(self.pods or self.prometheus)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrainOptions:
     """kubectl drain's knobs, in seconds. ``grace_period`` -1 means the pod's own."""
@@ -104,6 +143,8 @@ class HostPolicy:
     reboot: RebootPolicy = RebootPolicy.AUTO
     reboot_timeout: float = 600.0
     """Seconds a host may take to answer again with a new boot id."""
+    reboot_method: RebootMethod = RebootMethod.REBOOT
+    reboot_blockers: RebootBlockers = RebootBlockers()
     activation_timeout: float = 900.0
     """Seconds an activation may take before its outcome counts as unknown."""
     confirm_timeout: float = 300.0

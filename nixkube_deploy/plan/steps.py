@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from nixkube_deploy.model.action import (
     Action,
+    AwaitBlockers,
     ConfirmActivation,
     CopyClosure,
     CordonNode,
@@ -30,7 +31,7 @@ from nixkube_deploy.model.action import (
 from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.fleet import Activator
 from nixkube_deploy.model.names import HostName, TaskId
-from nixkube_deploy.model.strategy import Gates, RetryPolicy
+from nixkube_deploy.model.strategy import Gates, RebootMethod, RetryPolicy
 from nixkube_deploy.model.task import Pool, Section, Task
 from nixkube_deploy.plan.intent import Intent
 
@@ -50,7 +51,7 @@ AWAIT_BOOT = RetryPolicy(attempts=60, backoff=1.0, factor=1.5, ceiling=15.0)
 ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "promote", "confirm", "soak"})
 """Steps whose failure takes the host back."""
 
-EMPTIED = frozenset({"cordon", "drain"})
+EMPTIED = frozenset({"blockers", "cordon", "drain"})
 """Steps whose failure gives the Node back untouched."""
 BOOT_PREPARED = EMPTIED | {"activate"}
 """The same where activating only prepares the next boot: whatever became of that, the host still is what it was."""
@@ -151,6 +152,8 @@ def _ids(tasks: Iterable[Task], names: frozenset[str]) -> frozenset[TaskId]:
 
 
 def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
+    if intent.kind is ChangeClass.REBOOT and intent.host.policy.reboot_blockers.any:
+        yield _blockers(intent)
     if intent.drains:
         yield from _empty(intent)
     if intent.kind is ChangeClass.INSTALL:
@@ -160,6 +163,17 @@ def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
     if intent.disrupts:
         yield from _judge(intent, settings)
         yield from _give_back(intent, settings)
+
+
+def _blockers(intent: Intent) -> _Step:
+    host, blockers = intent.host.name, intent.host.policy.reboot_blockers
+    node = intent.facts is not None and intent.facts.node is not None
+    return _Step(
+        name="blockers",
+        action=AwaitBlockers(host=host, blockers=blockers, expect_node=node),
+        pool=Pool.WAIT,
+        timeout=blockers.timeout + WAIT_MARGIN,
+    )
 
 
 def _empty(intent: Intent) -> Iterator[_Step]:
@@ -206,7 +220,8 @@ def _change(intent: Intent) -> Iterator[_Step]:
             retry=ACTIVATE,
         )
     if reboots:
-        action = RebootHost(host=host, closure=target, boot_id=facts.boot_id, fallback=intent.fallback)
+        kexec = intent.host.policy.reboot_method is RebootMethod.KEXEC
+        action = RebootHost(host=host, closure=target, boot_id=facts.boot_id, fallback=intent.fallback, kexec=kexec)
         yield _Step(name="reboot", action=action, pool=Pool.WAIT, timeout=_reboot_deadline(intent))
 
 

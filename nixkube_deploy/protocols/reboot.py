@@ -4,7 +4,7 @@ A lost connection is expected here; what is never accepted is a host whose boot 
 Taking a host back is ``wayback``'s.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
@@ -16,17 +16,30 @@ from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
-from nixkube_deploy.protocols import bootentry
+from nixkube_deploy.protocols import bootentry, kexec
 from nixkube_deploy.protocols.bootentry import Armed
 from nixkube_deploy.protocols.patience import PatientShell, pauses
 from nixkube_deploy.protocols.situation import Situation, look
 
+_REBOOT: Final = "reboot"
+_KEXEC: Final = "kexec"
 _POLL_TIMEOUT: Final = 10.0
 _BOOTS: Final = 3
 _BOOT_LOOKS: Final = 60
 """How often, a second apart, a host that is still booting is looked at before its failed units are counted."""
 
 NODE_UNITS: Final = frozenset().union(*(d.node_units for d in Distribution))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Departure:
+    """How a host goes down, and what its boot loader was told before."""
+
+    armed: Armed | None = None
+    verb: str = _REBOOT
+
+
+PLAIN: Final = Departure()
 
 
 async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, deadline: float, report: OnLine) -> bool:
@@ -45,9 +58,19 @@ async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, dea
     patient = PatientShell(shell, host, clock)
     if action.fallback and seen.boot_id != action.boot_id and await _was_tried(patient, action, seen):
         return False
-    armed = await bootentry.arm(patient, action, report)
-    await restart(shell, clock, host, end - clock.monotonic(), report, armed)
+    verb = await _verb(patient, action, report)
+    armed = await bootentry.arm(patient, action, report, once=verb != _KEXEC)
+    await restart(shell, clock, host, end - clock.monotonic(), report, Departure(armed=armed, verb=verb))
     return True
+
+
+async def _verb(patient: PatientShell, action: RebootHost, report: OnLine) -> str:
+    if not action.kexec:
+        return _REBOOT
+    if why := await kexec.load(patient, action.closure):
+        report(f"reboots through its firmware, not by kexec: {why}")
+        return _REBOOT
+    return _KEXEC
 
 
 async def _was_tried(patient: PatientShell, action: RebootHost, seen: Situation) -> bool:
@@ -81,13 +104,13 @@ def _may_be_booting(error: TaskError) -> bool:
 
 
 async def restart(
-    shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine, armed: Armed | None = None
+    shell: Shell, clock: Clock, host: Host, deadline: float, report: OnLine, how: Departure = PLAIN
 ) -> None:
     """Reboot, whatever the host runs, and wait for the new boot id."""
     end = clock.monotonic() + deadline
     before = (await look(shell, host)).boot_id
-    report(f"rebooting (boot id {before})")
-    await _ask_to_reboot(shell, host)
+    report(f"rebooting{' by kexec' if how.verb == _KEXEC else ''} (boot id {before})")
+    await _ask_to_reboot(shell, host, how.verb)
     await shell.forget(host)
     went_down, last = False, "it still answers with the boot id it had before"
     for pause in pauses():
@@ -104,12 +127,12 @@ async def restart(
                 report(f"is back with boot id {now}")
                 return
         if clock.monotonic() + pause > end:
-            raise TaskError(_not_back(host, deadline, last, went_down=went_down, armed=armed))
+            raise TaskError(_not_back(host, deadline, last, went_down=went_down, armed=how.armed))
         await anyio.sleep(pause)
 
 
-async def _ask_to_reboot(shell: Shell, host: Host) -> None:
-    command = Command(argv=("systemctl", "reboot"), privileged=True, timeout=30.0)
+async def _ask_to_reboot(shell: Shell, host: Host, verb: str) -> None:
+    command = Command(argv=("systemctl", verb), privileged=True, timeout=30.0)
     try:
         result = await shell.run(host, command)
     except OutcomeUnknown:
@@ -118,11 +141,11 @@ async def _ask_to_reboot(shell: Shell, host: Host) -> None:
         raise task_error(
             FailureKind.REBOOT,
             f"{host.name} refused to reboot",
-            expected="systemctl reboot to exit with 0",
+            expected=f"systemctl {verb} to exit with 0",
             seen=f"exit code {result.exit_code}",
             evidence=result.tail(),
             next=f"systemd-inhibit --list on {host.name}",
-            command="systemctl reboot",
+            command=f"systemctl {verb}",
             exit_code=result.exit_code,
         )
 

@@ -22,7 +22,9 @@ from nixkube_deploy.ui.sanitize import clean
 from nixkube_deploy.ui.styles import STYLES
 from nixkube_deploy.ui.view import RunView
 
-_ROUTINE = frozenset({"copy", "cordon", "prove", "promote", "confirm", "uncordon", "undrain", "rollback-uncordon"})
+_ROUTINE = frozenset(
+    {"blockers", "copy", "cordon", "prove", "promote", "confirm", "uncordon", "undrain", "rollback-uncordon"}
+)
 """Steps that say nothing about a host unless they fail."""
 
 

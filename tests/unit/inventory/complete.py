@@ -30,6 +30,12 @@ COMPLETE: dict[str, Any] = {
         "on_failure": "halt",
         "drain": {"timeout": "10m", "force": True, "grace_period": -1},
         "reboot": "auto",
+        "reboot_method": "kexec",
+        "reboot_blockers": {
+            "pods": [{"selector": "app=backup", "namespace": "jobs"}],
+            "prometheus": [{"url": "http://x", "query": "up"}],
+            "timeout": "30m",
+        },
         "windows": [{"days": ["sat"], "from": "02:00", "to": "06:00", "tz": "UTC"}],
     },
     "gates": {

@@ -19,7 +19,17 @@ from nixkube_deploy.model.fleet import (
     Role,
 )
 from nixkube_deploy.model.secret import SecretFromCommand, SecretFromEnv, SecretFromFile
-from nixkube_deploy.model.strategy import Limit, Mode, OnFailure, RebootPolicy, Window
+from nixkube_deploy.model.strategy import (
+    AlertBlocker,
+    Limit,
+    Mode,
+    OnFailure,
+    PodBlocker,
+    RebootBlockers,
+    RebootMethod,
+    RebootPolicy,
+    Window,
+)
 
 HEAD = "cluster: {name: home}\nflake: github:me/fleet\n"
 SMALL = HEAD + "groups: {cp: {role: control-plane}, workers: }\nhosts:\n  cp1: {groups: [cp]}\n"
@@ -69,6 +79,13 @@ def test_every_key_of_the_manual_reaches_the_model() -> None:
         Window(days=frozenset(range(7)), start=1320, end=1440, tz="UTC"),
     )
     assert (strategy.host.soak, strategy.host.drain.timeout) == (90.0, 600.0)
+    assert strategy.host.reboot_method is RebootMethod.KEXEC
+    assert strategy.host.reboot_blockers == RebootBlockers(
+        pods=(PodBlocker(selector="app=backup,!draft", namespace="jobs"), PodBlocker(selector="tier in (batch)")),
+        prometheus=(AlertBlocker(url="http://prometheus:9090"),),
+        timeout=1800.0,
+    )
+    assert host.policy.reboot_blockers == strategy.host.reboot_blockers
     assert fleet.groups["workers"].max_unavailable == Limit(2)
     gates = fleet.gates
     assert (gates.kubelet.timeout, gates.pods.critical) == (600.0, False)
@@ -95,6 +112,11 @@ strategy:
   on_failure: halt
   drain: {timeout: 10m, grace_period: 30, delete_emptydir_data: false}
   reboot: never
+  reboot_method: kexec
+  reboot_blockers:
+    pods: [{selector: "app=backup,!draft", namespace: jobs}, {selector: "tier in (batch)"}]
+    prometheus: [{url: "http://prometheus:9090"}]
+    timeout: 30m
   windows:
     - {days: [sat, sun], from: 02:00, to: 06:00, tz: Europe/Zurich}
     - {from: "22:00", to: "24:00"}

@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest
 
 from nixkube_deploy.model.action import (
+    AwaitBlockers,
     ConfirmActivation,
     DrainNode,
     OpenGate,
@@ -17,7 +18,17 @@ from nixkube_deploy.model.action import (
 from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Activator, Distribution
-from nixkube_deploy.model.strategy import DrainOptions, HostPolicy, OnFailure, RebootPolicy, Strategy
+from nixkube_deploy.model.strategy import (
+    AlertBlocker,
+    DrainOptions,
+    HostPolicy,
+    OnFailure,
+    PodBlocker,
+    RebootBlockers,
+    RebootMethod,
+    RebootPolicy,
+    Strategy,
+)
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.rollout import Choices, rollout
@@ -103,6 +114,31 @@ def test_other_boot_loaders_boot_plainly_and_have_nothing_to_promote(loader):
     plan = plan_of(ONE, "w1=reboot", edit={"w1": {"loader": loader}})
     assert action(plan, "w1/reboot").fallback == ()
     assert "promote" not in steps(plan, "w1")
+
+
+def test_a_reboot_may_go_straight_into_the_new_kernel():
+    fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_method=RebootMethod.KEXEC))
+    assert action(plan_of(fleet, "w1=reboot"), "w1/reboot").kexec
+    assert not action(plan_of(ONE, "w1=reboot"), "w1/reboot").kexec
+
+
+def test_what_blocks_reboots_is_waited_for_before_the_host_is_touched():
+    blockers = RebootBlockers(pods=(PodBlocker(selector="app=backup"),), timeout=90.0)
+    fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_blockers=blockers))
+    plan = plan_of(fleet, "w1=reboot")
+    assert steps(plan, "w1")[:3] == ["copy", "blockers", "cordon"]
+    assert action(plan, "w1/blockers") == AwaitBlockers(host="w1", blockers=blockers, expect_node=True)
+    assert plan.graph["w1/blockers"].timeout > 90.0
+    assert "w1/blockers" in plan.graph["w1/undrain"].on_failure_of
+    assert "w1/blockers" not in plan.graph["w1/rollback"].on_failure_of
+
+
+def test_nothing_blocks_what_does_not_reboot():
+    blockers = RebootBlockers(prometheus=(AlertBlocker(url="http://prometheus"),))
+    fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_blockers=blockers))
+    assert "blockers" not in steps(plan_of(fleet, "w1=node-restart"), "w1")
+    plain = plan_of(fleet, "w1=reboot", edit={"w1": {"node": None}})
+    assert not action(plain, "w1/blockers").expect_node
 
 
 def test_a_live_change_is_switched_without_a_drain():

@@ -21,7 +21,7 @@ from tests.fakes.systemd_boot import CONF, RECORD, SystemdBootHost
 OLD, NEW, OTHER = (store_path(f"nixos-system-w1-{name}") for name in ("old", "new", "other"))
 HOST = a_host("w1")
 ACTION = RebootHost(host=HOST.name, closure=NEW, boot_id=BOOT_1, fallback=(OLD,))
-ALL = 80
+ALL = 60
 """More commands than all of it takes."""
 PROMOTION = PromoteEntry(host=HOST.name, closure=NEW)
 PROOF = ProveHost(host=HOST.name, closure=NEW, rebooted_from=BOOT_1)
