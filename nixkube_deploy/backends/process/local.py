@@ -6,7 +6,8 @@ Each runs in a session of its own, so that ending it ends what it started. It re
 import os
 import shlex
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePath
 from subprocess import DEVNULL, PIPE
@@ -77,9 +78,8 @@ class LocalProcesses:
             group.start_soon(_feed, process, invocation.stdin)
             group.start_soon(_pump, process.stdout, watch.out)
             group.start_soon(_pump, process.stderr, watch.err)
-            if watch.memory is not None:
-                group.start_soon(_weigh, process, watch.memory)
-            await process.wait()
+            async with _weighed(process, watch.memory):
+                await process.wait()
             group.cancel_scope.deadline = anyio.current_time() + self._limits.linger
 
     async def _end(self, process: Process) -> None:
@@ -182,6 +182,16 @@ async def _pump(stream: ByteReceiveStream, sink: Callable[[bytes], None]) -> Non
             sink(data)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError):
         return
+
+
+@asynccontextmanager
+async def _weighed(process: Process, memory: MemoryWatch | None) -> AsyncIterator[None]:
+    """For the length of the block, and no longer: between two looks may be more time than the program took."""
+    async with anyio.create_task_group() as group:
+        if memory is not None:
+            group.start_soon(_weigh, process, memory)
+        yield
+        group.cancel_scope.cancel()
 
 
 async def _weigh(process: Process, memory: MemoryWatch) -> None:

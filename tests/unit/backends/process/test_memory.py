@@ -3,8 +3,10 @@
 import subprocess
 import sys
 
+import anyio
 import pytest
 
+from nixkube_deploy.backends.process import memory
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.ports.process import Invocation
 
@@ -63,3 +65,9 @@ async def test_a_neighbour_whose_name_is_no_text_is_passed_over():
         neighbour.communicate()
     assert result.ok
     assert (result.peak_memory or 0) > 0
+
+
+async def test_a_program_that_ends_between_two_looks_is_not_waited_for_any_longer(monkeypatch):
+    monkeypatch.setattr(memory, "_LONGEST", 5.0)
+    with anyio.fail_after(2):
+        await LocalProcesses().run(Invocation(argv=("sleep", "0.01"), memory_limit=100_000 * MIB))
