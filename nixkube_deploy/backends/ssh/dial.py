@@ -18,6 +18,7 @@ import asyncssh
 import tenacity
 
 from nixkube_deploy.backends.ssh import failures, hostkeys
+from nixkube_deploy.backends.ssh.coalesce import coalesce
 from nixkube_deploy.backends.ssh.failures import Tried
 from nixkube_deploy.backends.ssh.hostkeys import Trust
 from nixkube_deploy.backends.ssh.settings import Hop
@@ -25,6 +26,10 @@ from nixkube_deploy.model.error import TaskError
 
 KEEPALIVES_MISSED: Final = 3
 """Unanswered keep-alives after which a connection counts as lost (one more interval passes before it is)."""
+
+PREFERRED_CIPHERS: Final = "^aes256-gcm@openssh.com,aes128-gcm@openssh.com"
+"""Before asyncssh's own first choice: a packet costs this process a sixth (2 against 11 us, small ones), as one call of
+the library does it all."""
 
 _CLOSED_EARLY: Final = (asyncssh.ConnectionLost, ConnectionResetError)
 """Closed during the handshake: sshd does that when too many connections are being made (MaxStartups)."""
@@ -51,6 +56,7 @@ class _Client(asyncssh.SSHClient):
 
     def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
         self.connection = conn
+        coalesce(conn)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
         """Asked only for a key that is not recorded."""
@@ -179,6 +185,7 @@ def _arguments(hop: Hop) -> dict[str, Any]:
         "agent_forwarding": False,
         "x11_forwarding": False,
         "request_pty": False,
+        "encryption_algs": () if hop.ciphers else PREFERRED_CIPHERS,
         "encoding": None,
         "utf8_decode_errors": "replace",
         **_identity(hop),

@@ -53,6 +53,8 @@ class Hop:
     """ssh_config's AddressFamily, 0 for any."""
     bind: str | None = None
     """ssh_config's BindAddress."""
+    ciphers: bool = False
+    """Whether ssh_config says which ciphers to use."""
 
     @property
     def lookup(self) -> str:
@@ -155,6 +157,7 @@ def _hop(host: Host, default_user: str = "root") -> tuple[Hop, str | None]:
         proxy_command=ssh.jump is None and bool(options.proxy_command),
         family=int(options.family),
         bind=str(said.get("BindAddress")) if said.get("BindAddress") else None,
+        ciphers=bool(said.get("Ciphers")),
     )
     jump = said.get("ProxyJump")
     return hop, ssh.jump if ssh.jump is not None else (str(jump) if jump else None)
