@@ -48,6 +48,13 @@ in {
   big = make "system-big" "head -c 20000000 /dev/zero > $out";
 }
 """
+LS = """\
+#!/bin/sh
+# The host's store is not where the paths say: this host is a folder, and no file system of its own.
+shift; code=0
+for path in "$@"; do if [ -e "{remote}$path" ]; then echo "$path"; else code=2; fi; done
+exit $code
+"""
 COPYING = re.compile(r"copied (\d+) paths?")
 
 
@@ -136,7 +143,12 @@ async def a_place(tmp_path: Path, store, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "nix.conf").write_text("build-users-group =\nsubstituters =\n")
     log = tmp_path / "sshd.log"
-    settings = f"SetEnv NIX_REMOTE={remote} NIX_CONF_DIR={tmp_path} HOME={tmp_path}\n"
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "ls").write_text(LS.format(remote=remote))
+    (programs / "ls").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    settings = f"SetEnv NIX_REMOTE={remote} NIX_CONF_DIR={tmp_path} HOME={tmp_path} PATH={path}\n"
     async with real_sshd(tmp_path, settings, log=log) as sshd, SshShell({}, no_secret) as shell:
         host = sshd.host()
         options = OpensshOptions({host.name: host}, tmp_path / "ssh")

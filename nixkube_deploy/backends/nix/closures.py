@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
+import anyio
 import anyio.to_thread
 
 from nixkube_deploy.backends.nix.program import NixProgram, parsed
@@ -34,6 +35,24 @@ class NixClosures:
 
     def __init__(self, program: NixProgram, files: StoreFiles, shell: Shell) -> None:
         self._program, self._files, self._shell = program, files, shell
+        self._wanted: set[StorePath] = set()
+        self._told: dict[StorePath, StoredPath] = {}
+        self._asking = anyio.Lock()
+
+    async def closure(self, system: StorePath) -> Mapping[StorePath, StoredPath]:
+        """One system's; empty where it is not here. Those who ask at about the same time share one ``nix``.
+
+        What was told once is not asked again: a path's closure never changes, and a run keeps what it copies.
+
+        Raises:
+            TaskError: as ``stored``.
+        """
+        self._wanted.add(system)
+        async with self._asking:
+            if system not in self._told:
+                wanted, self._wanted = {system, *self._wanted}, set()
+                self._told |= await self.stored(wanted)
+        return closure_of(system, self._told)
 
     async def stored(self, systems: Collection[StorePath]) -> Mapping[StorePath, StoredPath]:
         """One ``nix path-info`` for all systems: hosts share most of their closures, and each path is told once."""
@@ -82,6 +101,18 @@ class NixClosures:
                 next=f"{host.login} nix-store --verify",
             )
         return HostStore(missing=frozenset(missing) & frozenset(wanted), running=sizes or None)
+
+
+def closure_of(system: StorePath, known: Mapping[StorePath, StoredPath]) -> dict[StorePath, StoredPath]:
+    """What of ``known`` a system needs, itself included."""
+    found: dict[StorePath, StoredPath] = {}
+    todo = [system]
+    while todo:
+        path = todo.pop()
+        if path in known and path not in found:
+            found[path] = known[path]
+            todo += known[path].references
+    return found
 
 
 def path_infos(data: Any) -> dict[StorePath, StoredPath]:

@@ -153,9 +153,9 @@ async def copying(root: Path, host: Host, settings: NixSettings | None = None) -
     (root / SYSTEM.lstrip("/")).mkdir(parents=True, exist_ok=True)
     info = {SYSTEM: {"narSize": 2048, "references": [OLD]}, OLD: {"narSize": 4096, "references": []}}
     processes = FakeProcesses().answers("nix", "path-info", stdout=json.dumps(info)).answers("nix", "copy")
-    shell = FakeShell().answers("sh", "-c", stdout=f"/dev/a 9 9 9 9% /nix\n{SYSTEM}\n").answers("nix-store")
+    shell = FakeShell().answers("sh", "-c", stdout=f"@disk\n/dev/a 9 9 9 9% /nix\n{OLD}\n").answers("nix-store")
     if host.copy.collect_garbage is not None:
-        shell.answers("sh", "-c", stdout=f"/dev/a 9 9 1 9% /nix\n{SYSTEM}\n", times=1)
+        shell.answers("sh", "-c", stdout=f"@disk\n/dev/a 9 9 1 9% /nix\n{OLD}\n", times=1)
         links = "".join(f" {n} system-{n}-link -> {store_path(f'nixos-{n}')}\n" for n in (1, 2, 3))
         listing = f"9999999\n{store_path('nixos-3')}\n{store_path('nixos-3')}\n 1 system -> system-3-link\n{links}"
         shell.answers("sh", "-c", stdout=listing, times=1)

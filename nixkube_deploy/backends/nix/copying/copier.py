@@ -41,7 +41,7 @@ class NixCopier:
         Raises:
             TaskError: COPY, DISK_FULL, HOST_KEY, AUTHENTICATION, PRIVILEGE, UNREACHABLE.
         """
-        closure = await self._closures.stored([path])
+        closure = await self._closures.closure(path)
         found = await self._stores.look(host, path, closure)
         if not found.missing:
             return False

@@ -20,14 +20,17 @@ from nixkube_deploy.model.size import size_text, told_apart
 from nixkube_deploy.ports.shell import Command, OnLine, Shell
 
 _LOOK: Final = """\
-test -e {path} && nix-store --check-validity {path} 2>/dev/null && exit 0
+ls -d {path} >/dev/null 2>&1 && nix-store --check-validity {path} 2>/dev/null && exit 0
+echo @disk
 df -Pk /nix/store
-xargs nix-store --check-validity --print-invalid"""
-"""A registered path has its whole closure, so one valid path is all there is to know; a half-written one is not valid.
-Of one that is not there at all the shell knows that without starting Nix.
+xargs ls -d 2>/dev/null || true"""
+"""A registered path has its whole closure, so one valid path is all there is to know; of one that is not there at all
+that is known without starting Nix. What of its closure lies there is looked up in the file system, which costs a
+tenth of what Nix takes: Nix itself asks, when it copies, which of that is valid.
 
 The last line's answers come one a line, and thousands of paths fit on no command line.
 """
+_LACKS: Final = "@disk"
 
 _GENERATIONS: Final = """\
 date +%s
@@ -68,12 +71,16 @@ class HostStores:
         Raises:
             TaskError: COPY or PRIVILEGE when its Nix cannot say, and what ``Shell`` raises.
         """
-        missing: set[StorePath] = set()
+        present: set[StorePath] = set()
         free: list[int] = []
+        lacks = False
 
         def hear(line: str) -> None:
-            if _STORE_PATH.fullmatch(line.strip()):
-                missing.add(StorePath(line.strip()))
+            nonlocal lacks
+            if line.strip() == _LACKS:
+                lacks = True
+            elif _STORE_PATH.fullmatch(line.strip()):
+                present.add(StorePath(line.strip()))
             elif match := _DF.match(line):
                 free.append(int(match[1]) * 1024)
 
@@ -84,7 +91,8 @@ class HostStores:
         result = await self._shell.run(host, command, hear)
         if not result.ok:
             raise TaskError(copy_failure(host, path, result))
-        return Found(missing=frozenset(missing) & asked, free=free[-1] if free else None)
+        missing = (asked - present) | {path} if lacks else frozenset[StorePath]()
+        return Found(missing=missing, free=free[-1] if free else None)
 
     async def collect_garbage(self, host: Host, on_line: OnLine) -> str:
         """Delete old generations, then what nothing needs any more; returns what was done, for people.

@@ -10,15 +10,17 @@ import shutil
 import sys
 import tempfile
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import anyio
 import anyio.to_thread
-from anyio.abc import SocketStream
+from anyio.abc import SocketStream, TaskStatus
 
+from nixkube_deploy.backends.nix.copying.pipes import RELAY, Pipes
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.shell import ByteStream, Command, CommandResult, StreamingShell
@@ -26,7 +28,24 @@ from nixkube_deploy.ports.shell import ByteStream, Command, CommandResult, Strea
 SERVE: Final = Command(argv=("nix-store", "--serve", "--write"), privileged=True, timeout=24 * 3600.0)
 """What ``nix copy --to ssh://`` starts on a host; here as root, where the inventory says how to become it."""
 
-_RELAY: Final = Path(__file__).with_name("ssh_relay.py")
+_COUNT: Final = Path(__file__).with_name("ssh_count.py")
+_PROGRAM: Final = """\
+#!/bin/sh
+ours=no asks=no starts=no
+for word in "$@"; do
+    case $word in
+        "$NIXKUBE_WIRE_DESTINATION") ours=$NIXKUBE_WIRE_MODE ;;
+        -O) asks=yes ;;
+        *"LocalCommand=echo started"*) starts=yes ;;
+    esac
+done
+test $ours = relay || exec {python} -IS {count} "$@"
+# Newer versions of Nix ask whether a ControlMaster runs, and wait to be told that the login is over.
+test $asks = no || exit 255
+test $starts = no || echo started
+"""
+"""What Nix finds as ``ssh``; what it is not meant for goes on to the program that counts, or to the real one."""
+
 _CHUNK: Final = 1 << 18
 _LAST_WORDS: Final = 5.0
 """Seconds for the far end to say how it ended, once Nix has."""
@@ -50,8 +69,20 @@ class _Ends:
     open: int = 0
     idle: anyio.Event = field(default_factory=anyio.Event)
 
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Around one of them. When Nix goes away, how it ended tells the rest."""
+        self.open += 1
+        try:
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+                yield
+        finally:
+            self.open -= 1
+            self.idle.set()
 
-_Handle = Callable[[SocketStream, _Ends], Awaitable[None]]
+
+_Attend = Callable[..., Coroutine[None, None, None]]
+"""Serves the far end of one copy: ``(place, ends, task_status=...)``, started once it can be found."""
 
 
 class Wires:
@@ -70,7 +101,14 @@ class Wires:
             TaskError: the host could not be reached, or the connection was lost.
         """
 
-        async def carry(link: SocketStream, ends: _Ends) -> None:
+        async def attend(place: Path, ends: _Ends, *, task_status: TaskStatus[None]) -> None:
+            with Pipes(place) as link:
+                task_status.started()
+                await link.opened()
+                with ends.at_work():
+                    await carry(link, ends)
+
+        async def carry(link: Pipes, ends: _Ends) -> None:
             try:
                 async with self._shell.stream(host, SERVE) as far:
                     await _join(link, far, on_bytes)
@@ -78,22 +116,25 @@ class Wires:
             except TaskError as error:
                 ends.broken = error
 
-        return await self._run("relay", destination, carry, work)
+        return await self._run("relay", destination, attend, work)
 
     async def counted(self, destination: str, on_bytes: OnBytes, work: Work) -> CommandResult:
         """Through OpenSSH, whose encryption runs beside us; its bytes are only counted."""
 
-        async def count(link: SocketStream, _ends: _Ends) -> None:
-            rest = b""
-            async for data in link:
-                rest += data
-                whole = len(rest) // 4 * 4
-                on_bytes(sum(int.from_bytes(rest[at : at + 4], "big") for at in range(0, whole, 4)))
-                rest = rest[whole:]
+        async def attend(place: Path, ends: _Ends, *, task_status: TaskStatus[None]) -> None:
+            async def count(link: SocketStream) -> None:
+                with ends.at_work():
+                    async with link:
+                        await _tally(link, on_bytes)
 
-        return await self._run("count", destination, count, work)
+            with _removed(place):
+                async with await anyio.create_unix_listener(place, mode=0o600) as listener:
+                    task_status.started()
+                    await listener.serve(count)
 
-    async def _run(self, mode: str, destination: str, handle: _Handle, work: Work) -> CommandResult:
+        return await self._run("count", destination, attend, work)
+
+    async def _run(self, mode: str, destination: str, attend: _Attend, work: Work) -> CommandResult:
         programs = await self._find_programs()
         self._made += 1
         place = programs / str(self._made)
@@ -105,9 +146,8 @@ class Wires:
             "NIXKUBE_WIRE_SOCKET": str(place),
         }
         ends, failed, result = _Ends(), None, None
-        listener = await anyio.create_unix_listener(place, mode=0o600)
-        async with listener, anyio.create_task_group() as group:
-            group.start_soon(listener.serve, _guarded(handle, ends))
+        async with anyio.create_task_group() as group:
+            await group.start(attend, place, ends)
             try:
                 result = await work(environ)
                 with anyio.move_on_after(_LAST_WORDS):
@@ -115,7 +155,6 @@ class Wires:
             except TaskError as error:
                 failed = error  # Out of the group as it is, not as a group of one.
             group.cancel_scope.cancel()
-        place.unlink(missing_ok=True)
         return _outcome(result, failed, ends)
 
     async def _find_programs(self) -> Path:
@@ -143,19 +182,22 @@ def _outcome(result: CommandResult | None, failed: TaskError | None, ends: _Ends
     )
 
 
-def _guarded(handle: _Handle, ends: _Ends) -> Callable[[SocketStream], Awaitable[None]]:
-    async def serve(link: SocketStream) -> None:
-        ends.open += 1
-        try:
-            async with link:
-                await handle(link, ends)
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-            return  # Nix went away; how it ended tells the rest.
-        finally:
-            ends.open -= 1
-            ends.idle.set()
+@contextmanager
+def _removed(place: Path) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        place.unlink(missing_ok=True)
 
-    return serve
+
+async def _tally(link: SocketStream, on_bytes: OnBytes) -> None:
+    """The other side tells how many bytes went by, in words of four."""
+    rest = b""
+    async for data in link:
+        rest += data
+        whole = len(rest) // 4 * 4
+        on_bytes(sum(int.from_bytes(rest[at : at + 4], "big") for at in range(0, whole, 4)))
+        rest = rest[whole:]
 
 
 async def _until_idle(ends: _Ends) -> None:
@@ -164,27 +206,22 @@ async def _until_idle(ends: _Ends) -> None:
         await ends.idle.wait()
 
 
-async def _join(link: SocketStream, far: ByteStream, on_bytes: OnBytes) -> None:
-    """Both directions until the far end has nothing more to say, or nobody listens to it any more."""
+async def _join(link: Pipes, far: ByteStream, on_bytes: OnBytes) -> None:
+    """Both directions until the far end has nothing more to say."""
 
     async def upward() -> None:
-        try:
-            while True:
-                data = await link.receive(_CHUNK)
-                await far.send(data)
-                on_bytes(len(data))
-        except (anyio.EndOfStream, anyio.BrokenResourceError):
-            await far.end_of_input()
+        while data := await link.receive(_CHUNK):
+            await far.send(data)
+            on_bytes(len(data))
+        await far.end_of_input()
 
     async with anyio.create_task_group() as group:
         group.start_soon(upward)
         while data := await far.receive():
             on_bytes(0)
-            try:
-                await link.send(data)
-            except anyio.BrokenResourceError:
-                break
+            await link.send(data)
         group.cancel_scope.cancel()
+    link.end()
     await far.end_of_input()
 
 
@@ -194,6 +231,6 @@ def _installed(folder: Path) -> Path:
         folder = Path(tempfile.mkdtemp(prefix="nixkube-", dir="/tmp"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     program = folder / "ssh"
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -IS {shlex.quote(str(_RELAY))} "$@"\n')
+    program.write_text(_PROGRAM.format(python=shlex.quote(sys.executable), count=shlex.quote(str(_COUNT))) + RELAY)
     program.chmod(0o700)
     return folder

@@ -3,6 +3,7 @@
 import json
 import os
 
+import anyio
 import pytest
 
 from nixkube_deploy.backends.nix.closures import NixClosures, path_infos
@@ -85,3 +86,23 @@ async def test_a_hosts_answer_is_told_apart_from_its_chatter(tmp_path):
     assert store.running == {SYSTEM: 10, BASH: 5}
     assert shell.ran[0].command.stdin == "".join(f"{path}\n" for path in sorted(KNOWN))
     assert not shell.ran[0].command.privileged
+
+
+async def test_copies_that_begin_together_share_one_query_and_each_learns_of_its_own_closure(tmp_path):
+    other = store_path("nixos-system-w2-25.11")
+    infos = {SYSTEM: [BASH], BASH: [], other: [BASH]}
+    printed = json.dumps({path: {"narSize": 1, "references": needs} for path, needs in infos.items()})
+    processes = FakeProcesses().answers("nix", "path-info", stdout=printed)
+    closures = looking_at(tmp_path, processes)
+    (tmp_path / other.lstrip("/")).write_text("")
+    found = {}
+
+    async def ask(system) -> None:
+        found[system] = set(await closures.closure(system))
+
+    async with anyio.create_task_group() as group:
+        for system in (SYSTEM, other, SYSTEM):
+            group.start_soon(ask, system)
+    assert found == {SYSTEM: {SYSTEM, BASH}, other: {other, BASH}}
+    assert await closures.closure(store_path("gone")) == {}
+    assert processes.lines() == [f"nix path-info --offline --json -r {' '.join(sorted([SYSTEM, other]))}"]

@@ -46,9 +46,9 @@ class Machine:
         assert wanted is not None
         if wanted[1] in self.valid:
             return CommandResult(exit_code=0)
-        missing = [path for path in asked.split() if path not in self.valid]
+        there = [path for path in asked.split() if path in self.valid]
         disk = f"Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a 1 1 {self.free // 1024} 50% /nix\n"
-        return CommandResult(exit_code=0, stdout=disk + "".join(f"{path}\n" for path in missing))
+        return CommandResult(exit_code=0, stdout="@disk\n" + disk + "".join(f"{path}\n" for path in there))
 
 
 class World:
@@ -67,7 +67,9 @@ class World:
         (self.root / path.lstrip("/")).mkdir(parents=True)
 
     def path_info(self, _invocation: Invocation) -> CommandResult:
-        info = {path: {"narSize": size, "references": []} for path, size in SIZES.items()}
+        info = {
+            path: {"narSize": size, "references": [*SIZES] if path == SYSTEM else []} for path, size in SIZES.items()
+        }
         return CommandResult(exit_code=0, stdout=json.dumps(info))
 
     async def copy(self, host: Host | None = None) -> bool:
@@ -170,7 +172,7 @@ async def test_what_must_stay_free_counts(world):
 
 
 async def test_a_host_that_does_not_say_what_is_free_is_tried(world):
-    world.shell.answers("sh", "-c", stdout=f"{SYSTEM}\n", times=1)
+    world.shell.answers("sh", "-c", stdout="@disk\n", times=1)
     assert await world.copy()
 
 
@@ -305,7 +307,7 @@ async def test_much_goes_through_openssh_and_little_over_the_connection_that_is_
     world, tmp_path, size, others, mode
 ):
     more = {store_path(f"part-{number}"): {"narSize": 10, "references": []} for number in range(others)}
-    info = {SYSTEM: {"narSize": size, "references": []}, **more}
+    info = {SYSTEM: {"narSize": size, "references": [*more]}, **more}
     world.processes.answers("nix", "path-info", stdout=json.dumps(info), times=1)
     settings = NixSettings(wires=tmp_path / "wires")
     world.nix = NixCli(

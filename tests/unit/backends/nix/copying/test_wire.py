@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from nixkube_deploy.backends.nix.copying import ssh_relay
+from nixkube_deploy.backends.nix.copying import ssh_count
 from nixkube_deploy.backends.nix.copying.wire import SERVE, Wires
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.model.error import OutcomeUnknown
@@ -142,10 +142,10 @@ def test_the_relay_says_what_is_wrong_in_a_line(tmp_path):
         "PATH": os.environ["PATH"],
         "NIXKUBE_WIRE_PROGRAMS": "/x",
         "NIXKUBE_WIRE_DESTINATION": W1,
-        "NIXKUBE_WIRE_MODE": "relay",
+        "NIXKUBE_WIRE_MODE": "count",
         "NIXKUBE_WIRE_SOCKET": str(tmp_path / "none"),
     }
-    argv = [sys.executable, "-IS", ssh_relay.__file__, W1]
+    argv = [sys.executable, "-IS", ssh_count.__file__, W1]
     ran = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     assert ran.returncode == 255
     assert ran.stderr.startswith("ssh: the connection to nixkube-deploy broke off")

@@ -1,11 +1,10 @@
-"""Stands in for ``ssh`` below one ``nix copy``: hands the bytes to the connection that is open already, or counts them.
+"""Runs ``ssh`` for one ``nix copy`` and counts the bytes it is given.
 
 It is run by its path, isolated and without site-packages, so that it starts in milliseconds; it decides nothing. What
 it is not meant for (another destination) goes to the real ``ssh`` unchanged.
 """
 
 import os
-import select
 import socket
 import sys
 import time
@@ -19,43 +18,16 @@ _FAILED = 255
 
 
 def main() -> int:
-    """Relay until the other side is done."""
+    """Until the real one is done."""
     own, wanted = os.environ["NIXKUBE_WIRE_PROGRAMS"], os.environ["NIXKUBE_WIRE_DESTINATION"]
     os.environ["PATH"] = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if p != own)
     if wanted not in sys.argv[1:]:
         os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
-    counts = os.environ["NIXKUBE_WIRE_MODE"] == "count"
     if "-O" in sys.argv[1:]:  # Newer versions of Nix ask whether a ControlMaster runs, before they connect.
-        if counts:
-            os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
-        return _FAILED
+        os.execvp("ssh", ["ssh", *sys.argv[1:]])  # noqa: S606 (what Nix would have run without us)
     link = socket.socket(socket.AF_UNIX)
     link.connect(os.environ["NIXKUBE_WIRE_SOCKET"])
-    if counts:
-        return _count(link)
-    if any("LocalCommand=echo started" in word for word in sys.argv[1:]):
-        os.write(1, b"started\n")  # Newer versions of Nix wait for it: the login is over, the protocol follows.
-    return _relay(link)
-
-
-def _relay(link: socket.socket) -> int:
-    """Standard input to the link, the link to standard output."""
-    far = link.fileno()
-    watched = [0, far]
-    while True:
-        ready, _, _ = select.select(watched, [], [])
-        if far in ready:
-            data = os.read(far, _CHUNK)
-            if not data:
-                return 0
-            _write(1, data)
-        if 0 in ready:
-            data = os.read(0, _CHUNK)
-            if data:
-                _write(far, data)
-            else:
-                watched.remove(0)
-                link.shutdown(socket.SHUT_WR)
+    return _count(link)
 
 
 def _count(link: socket.socket) -> int:
