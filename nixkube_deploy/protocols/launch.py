@@ -4,6 +4,7 @@ One round trip where all goes well. Where the answer is lost, the host is asked;
 """
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,9 +15,8 @@ from nixkube_deploy.protocols import script, transient
 from nixkube_deploy.protocols.destination import Destination
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import FAILED_UNITS, TESTED
-from nixkube_deploy.protocols.script import Question
 from nixkube_deploy.protocols.situation import FIRED, WHERE, Situation, situation
-from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone, Queued, Running
+from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
 WAY_BACK_FILE: Final = f"{STATE_DIRECTORY}/way-back.json"
@@ -95,15 +95,11 @@ class Launch:
         Which units have failed is asked only where the last step, which waits for its unit, did not end well.
         """
         marked = "\n".join(line for name, command in self.steps for line in (f"echo; echo @{name}", command))
-        return f"{marked} || {FAILED_UNITS.command} 2>/dev/null\n{script.script(self._questions)}"
-
-    @property
-    def _questions(self) -> tuple[Question, ...]:
-        return (Question(name="unit", command=transient.show(self.unit)), *WHERE)
+        return f"{marked} || {FAILED_UNITS.command} 2>/dev/null\n{script.script(WHERE)}"
 
     def read(self, output: str) -> dict[str, str]:
         """The script's output, taken apart."""
-        return script.read(output, self._questions, (name for name, _ in self.steps))
+        return script.read(output, WHERE, (name for name, _ in self.steps))
 
 
 async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLine) -> tuple[Ending, Situation]:
@@ -127,14 +123,13 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     limit = min(STILL_HERE, patient.host.policy.activation_timeout)
     command = Command(argv=("sh", "-c", change.script), privileged=True, timeout=limit + _SLACK)
     began = patient.clock.monotonic()
-    try:
+    with suppress(OutcomeUnknown):  # It may run: whoever follows it finds out.
         found = await _answers(patient, change, await patient.shell.run(patient.host, command))
-    except OutcomeUnknown:
-        state: Ended | Gone | Running | Queued = Running()
-    else:
-        state = transient.read_state(found.get("unit", ""))
-        if isinstance(state, Ended):
-            return state, situation(found | {"failed": found["starting"]})
+        seen = situation(found | {"failed": found.get("starting", "")})
+        if seen.has_done(change.unit):
+            return Ended(exit_code=0), seen
+        if seen.has_failed(change.unit):
+            return await transient.follow(patient, change.unit), seen
     waited = patient.clock.monotonic() - began
     timer = change.dead_man.name if change.dead_man is not None else None
     return await transient.follow(patient, change.unit, waited=waited, timer=timer), await patient.look()
@@ -156,7 +151,7 @@ async def _answers(patient: PatientShell, change: Launch, result: CommandResult)
         last = next((name for name in reversed(found) if name in steps), "")
         did = await _undo(patient, change, last, result)
         raise TaskError(_unprepared(patient, last, steps.get(last, ""), result, did))
-    if isinstance(transient.read_state(found["unit"]), Gone):
+    if not situation(found).has(change.unit) and isinstance(await transient.state_of(patient, change.unit), Gone):
         did = await _undo(patient, change, "starting", result)
         raise TaskError(_unprepared(patient, "starting", steps["starting"], result, did))
     return found

@@ -22,7 +22,9 @@ from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.shell import Command, Shell
 from nixkube_deploy.ports.web import Web
+from nixkube_deploy.protocols import script
 from nixkube_deploy.protocols.probe import ask_etcd, etcd_health
+from nixkube_deploy.protocols.script import Question
 from nixkube_deploy.protocols.verdict import (
     Conjunct,
     Expectation,
@@ -44,10 +46,11 @@ API_PATIENCE = 20.0
 HOST_PATIENCE = 20.0
 NOT_FOUND = 127
 
-_LOOK = """\
-echo @boot; cat /proc/sys/kernel/random/boot_id
-echo @kernel; uname -r
-echo @machine; cat /etc/machine-id"""
+_LOOK = (
+    Question(name="boot", command="cat /proc/sys/kernel/random/boot_id"),
+    Question(name="kernel", command="cat /proc/sys/kernel/osrelease"),
+    Question(name="machine", command="cat /etc/machine-id"),
+)
 _LOOK_AT_KUBELET = "echo @kubelet; curl -fsS --max-time 5 http://127.0.0.1:10248/healthz"
 
 
@@ -101,18 +104,18 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
 
 async def see_host(world: GateWorld, host: Host, expect: Expectation) -> HostSeen | str:
     """What the host says of itself, in one round trip; a text when it does not answer."""
-    script = _LOOK
-    script += f"\necho @etcd; {ask_etcd(world.distribution)} 2>/dev/null; echo" if expect.etcd else ""
-    script += f"\n{_LOOK_AT_KUBELET}" if expect.node else ""  # The last, because its exit code counts.
+    asked = script.script(_LOOK)
+    asked += f"\necho @etcd; {ask_etcd(world.distribution)} 2>/dev/null; echo" if expect.etcd else ""
+    asked += f"\n{_LOOK_AT_KUBELET}" if expect.node else ""  # The last, because its exit code counts.
     try:
-        result = await world.shell.run(host, Command(argv=("sh", "-c", script), timeout=HOST_PATIENCE))
+        result = await world.shell.run(host, Command(argv=("sh", "-c", asked), timeout=HOST_PATIENCE))
     except TaskError as error:
         if error.failure.kind is FailureKind.HOST_KEY:
             raise
         if isinstance(error, OutcomeUnknown):
             await world.shell.forget(host)
         return error.failure.message
-    said = _sections(result.stdout)
+    said = script.read(result.stdout, _LOOK, ("etcd", "kubelet"))
     if not said.get("boot"):
         return f"it answers, but not with its boot_id (exit code {result.exit_code}): {' '.join(result.tail(1))}"
     answer: str | None = said.get("kubelet", "")
@@ -126,18 +129,6 @@ async def see_host(world: GateWorld, host: Host, expect: Expectation) -> HostSee
         kubelet=answer if expect.node else None,
         etcd=etcd_health(said.get("etcd", "")),
     )
-
-
-def _sections(stdout: str) -> dict[str, str]:
-    """The text after each ``@name`` line."""
-    found: dict[str, list[str]] = {}
-    lines: list[str] = []
-    for line in stdout.splitlines():
-        if line.startswith("@"):
-            lines = found.setdefault(line[1:].strip(), [])
-        else:
-            lines.append(line)
-    return {name: "\n".join(part).strip() for name, part in found.items()}
 
 
 async def _see_node(cluster: Cluster, name: str | None, host: HostSeen) -> NodeSeen | str:

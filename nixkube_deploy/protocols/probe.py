@@ -105,11 +105,11 @@ def os_release(key: str) -> Callable[[str], str]:
     return read
 
 
-def free_bytes(answer: str) -> int | None:
-    """The fourth field of the last line of ``df -Pk``, in bytes."""
-    fields = answer.splitlines()[-1].split() if answer else []
-    available = fields[_DF_AVAILABLE] if len(fields) >= _DF_FIELDS else ""
-    return int(available) * 1024 if re.fullmatch(r"[0-9]{1,15}", available) else None
+def disk_space(answer: str) -> DiskSpace:
+    """What ``df -Pk`` says is available, in bytes, of the store first. Of what is not there it has no line."""
+    rows = [fields for line in answer.splitlines() if len(fields := line.split()) >= _DF_FIELDS]
+    free = [int(available) * 1024 for row in rows if re.fullmatch(r"[0-9]{1,15}", available := row[_DF_AVAILABLE])]
+    return DiskSpace(store=next(iter(free), None), boot=free[1] if len(free) > 1 else None)
 
 
 def etcd_health(answer: str) -> bool | None:
@@ -141,7 +141,13 @@ def systemd_units(pattern: str) -> str:
 
 
 FAILED_UNITS: Final = Fact(name="failed_units", command=systemd_units("--failed"), read=unit_names)
-OUR_UNITS: Final = "--all 'nixkube-deploy-*'"
+
+_TRANSIENT: Final = "/run/systemd/transient"
+OUR_UNITS: Final = f"ls -d {_TRANSIENT}/nixkube-deploy-* >/dev/null 2>&1 || ! test -d {_TRANSIENT} && " + systemd_units(
+    "--all 'nixkube-deploy-*'"
+)
+"""The units this tool started. They are transient ones, and systemd has a file for each of these until it forgets it
+(systemd.unit(5), "Unit File Load Path"): where there is none nobody has to ask systemd, which costs far more."""
 
 _MACHINE: Final = (
     Fact(name="os_id", command="cat /etc/os-release", read=os_release("ID")),
@@ -157,13 +163,12 @@ _MACHINE: Final = (
     Fact(name="specialisations", command=f"readlink -f {PROFILE}/specialisation/*", read=system_paths),
     Fact(name="tested", command=f"cat {TESTED}", read=system_path),
     Fact(name="uid", command="id -u", read=number),
-    Fact(name="disk.store", command="df -Pk /nix/store", read=free_bytes),
-    Fact(name="disk.boot", command="df -Pk /boot", read=free_bytes),
+    Fact(name="disk", command="df -Pk /nix/store /boot", read=disk_space),
     Fact(name="loader.systemd-boot", command=f"ls -d /boot/loader/loader.conf {_SELECTED}", read=any_path),
     Fact(name="loader.grub", command="test -d /boot/grub && echo yes"),
     Fact(name="loader.generic-extlinux", command="test -e /boot/extlinux/extlinux.conf && echo yes"),
     FAILED_UNITS,
-    Fact(name="activations", command=systemd_units(OUR_UNITS), read=unit_names),
+    Fact(name="activations", command=OUR_UNITS, read=unit_names),
 )
 """Where a name is a field of ``HostFacts``, the value goes there as it is."""
 
@@ -244,7 +249,6 @@ def host_facts(host: Host, found: Facts) -> HostFacts:
         current=_contents("current", found),
         booted=_contents("booted", found),
         loader=next(loaders, "unknown"),
-        disk=DiskSpace(store=found["disk.store"], boot=found["disk.boot"]),
         **{name: found[name] for name in HostFacts.__slots__ if name in found and name not in {"current", "booted"}},
     )
 

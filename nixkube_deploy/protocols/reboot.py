@@ -19,7 +19,7 @@ from nixkube_deploy.ports.shell import Command, OnLine, Shell
 from nixkube_deploy.protocols import bootentry, kexec
 from nixkube_deploy.protocols.bootentry import Armed
 from nixkube_deploy.protocols.patience import PatientShell, pauses
-from nixkube_deploy.protocols.situation import Situation, look
+from nixkube_deploy.protocols.situation import SYSTEM, Situation, look
 
 _REBOOT: Final = "reboot"
 _KEXEC: Final = "kexec"
@@ -180,7 +180,7 @@ async def prove(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> tu
     Raises:
         TaskError: FELL_BACK (it runs or booted another system), REBOOT (it did not reboot), ACTIVATION, UNIT.
     """
-    seen = await look(shell, host)
+    seen = await look(shell, host, SYSTEM)
     if action.rebooted_from is not None and seen.boot_id == action.rebooted_from:
         raise task_error(
             FailureKind.REBOOT,
@@ -253,7 +253,7 @@ async def _settled(shell: Shell, host: Host, seen: Situation) -> Situation:
     running = Command(argv=("systemctl", "is-system-running"), timeout=_POLL_TIMEOUT)
     for _ in range(_BOOT_LOOKS):
         if (await shell.run(host, running)).stdout.strip() not in {"initializing", "starting"}:
-            return await look(shell, host)
+            return await look(shell, host, SYSTEM)
         await anyio.sleep(1)
     return seen
 

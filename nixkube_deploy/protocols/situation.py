@@ -24,11 +24,13 @@ WHERE: Final = (
     Question(name="booted", command=f"readlink -f {probe.BOOTED}"),
     Question(name="profile", command=f"readlink -f {probe.PROFILE}"),
     Question(name="boot_id", command="cat /proc/sys/kernel/random/boot_id"),
-    Question(name="units", command=probe.systemd_units(probe.OUR_UNITS)),
+    Question(name="units", command=probe.OUR_UNITS),
     Question(name="fired", command=f"cat {FIRED}"),
 )
 """Without the units that have failed, which systemd is asked for apart: for looks that judge nothing."""
 QUESTIONS: Final = (*WHERE, Question(name="failed", command=probe.FAILED_UNITS.command))
+SYSTEM: Final = tuple(each for each in QUESTIONS if each.name != "units")
+"""What runs, and what of it has failed: for looks that do not ask what is at work."""
 _LIST_FIELDS: Final = 3
 
 
@@ -53,6 +55,14 @@ class Situation:
     def is_running(self, unit: str) -> bool:
         """Whether this service of ours has not ended yet."""
         return self.units.get(f"{unit}.service") in {"activating", "deactivating", "reloading"}
+
+    def has_done(self, unit: str) -> bool:
+        """Whether the program of this service of ours ended well; one that is still at work is not active yet."""
+        return self.units.get(f"{unit}.service") == "active"
+
+    def has_failed(self, unit: str) -> bool:
+        """Whether it did not end well."""
+        return self.units.get(f"{unit}.service") == "failed"
 
     @property
     def dead_men(self) -> tuple[str, ...]:

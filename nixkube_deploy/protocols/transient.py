@@ -71,13 +71,8 @@ def dead_man_name(run: RunId, closure: StorePath) -> str:
     return f"{DEAD_MAN}{run}-{hashlib.sha256(closure.encode()).hexdigest()[:8]}"
 
 
-def show(unit: str) -> str:
-    """The command whose answer ``read_state`` reads."""
-    return f"systemctl show {unit} {_PROPERTIES}"
-
-
 def read_state(answer: str) -> Ended | Gone | Running | Queued:
-    """What systemd says of a unit."""
+    """What ``systemctl show`` says of a unit."""
     shown = _properties(answer)
     match shown.get("LoadState"), shown.get("ActiveState"):
         case "not-found", _:
@@ -93,6 +88,11 @@ def read_state(answer: str) -> Ended | Gone | Running | Queued:
             return Queued()
         case _:
             return Running()
+
+
+async def state_of(patient: PatientShell, unit: str) -> Ended | Gone | Running | Queued:
+    """What systemd says of a unit now."""
+    return read_state((await patient.run("systemctl", "show", unit, _PROPERTIES)).stdout)
 
 
 def _properties(answer: str) -> Mapping[str, str]:
@@ -113,7 +113,7 @@ async def follow(patient: PatientShell, unit: str, *, waited: float = 0.0, timer
         if timer is not None and patient.clock.monotonic() >= tell:
             await start_over(patient, timer)
             tell = patient.clock.monotonic() + STILL_HERE
-        state = read_state((await patient.run("systemctl", "show", unit, _PROPERTIES)).stdout)
+        state = await state_of(patient, unit)
         queued = queued + 1 if isinstance(state, Queued) else 0
         if isinstance(state, Ended | Gone):
             return state

@@ -6,10 +6,8 @@ echo; echo @specialisations
 readlink -f /nix/var/nix/profiles/system/specialisation/* 2>/dev/null
 echo; echo @uid
 id -u 2>/dev/null
-echo; echo @disk.store
-df -Pk /nix/store 2>/dev/null
-echo; echo @disk.boot
-df -Pk /boot 2>/dev/null
+echo; echo @disk
+df -Pk /nix/store /boot 2>/dev/null
 echo; echo @loader.systemd-boot
 ls -d /boot/loader/loader.conf /sys/firmware/efi/efivars/LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/null
 echo; echo @loader.grub
@@ -19,7 +17,7 @@ test -e /boot/extlinux/extlinux.conf && echo yes 2>/dev/null
 echo; echo @failed_units
 systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null
 echo; echo @activations
-systemctl list-units --all 'nixkube-deploy-*' --plain --no-legend --no-pager 2>/dev/null
+ls -d /run/systemd/transient/nixkube-deploy-* >/dev/null 2>&1 || ! test -d /run/systemd/transient && systemctl list-units --all 'nixkube-deploy-*' --plain --no-legend --no-pager 2>/dev/null
 echo; echo @there
 test -e /run/current-system/kernel && echo 2
 test -e /run/current-system/initrd && echo 3
