@@ -173,4 +173,5 @@ def run_async(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     import anyio
 
     gc.freeze()  # What is imported stays; walking through it, at the end above all, costs a tenth of a second.
+    gc.enable()
     return anyio.run(function, *arguments, backend="asyncio")
