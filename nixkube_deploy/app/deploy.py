@@ -3,7 +3,7 @@
 import random
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +12,7 @@ from nixkube_deploy.app.clock import new_run_id
 from nixkube_deploy.app.compare import differences
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.execute import Execution, execute
+from nixkube_deploy.app.marks import marks, to_come
 from nixkube_deploy.app.prepare import prepare
 from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target
@@ -92,11 +93,22 @@ async def carry_out(planned: Planned, request: Request, world: World, state: Pat
     plan = planned.plan
     refuse_on_problems(plan, world.fleet, request)
     if not plan.changes_anything:
+        await _unmark(planned, world, state, console)
         return Report(plan=plan)
     if not console.approve(plan):
         raise Refused("not approved; nothing was touched", hint="add --yes to skip the question")
     run = new_run_id(world.clock.now(), random.SystemRandom())
     return await run_plan(plan, run, planned.nodes, world, state, console)
+
+
+async def _unmark(planned: Planned, world: World, state: Path, console: Console) -> None:
+    """Nothing is left to do, but a run left Nodes marked as still to come; if it died, the marks go."""
+    if not any(f.node is not None and f.node.marked_by for f in planned.prepared.facts.values()):
+        return
+    run = new_run_id(world.clock.now(), random.SystemRandom())
+    with suppress(Locked):  # A living run's marks are its own business.
+        async with _cluster_lock(world, run, state, console), marks(world, frozenset(), run, console):
+            console.say("took marks of a run that died from Nodes")
 
 
 async def run_plan(
@@ -108,7 +120,12 @@ async def run_plan(
         Locked: another controller is at work on the run or on the cluster.
     """
     with open_journal(state, run, plan, world.clock) as ledger:
-        async with _cluster_lock(world, run, state, console), console.watch(plan, run, ledger.past) as sinks:
+        nodes_to_come = to_come(plan.graph, ledger.past, nodes)
+        async with (
+            _cluster_lock(world, run, state, console),
+            marks(world, nodes_to_come, run, console),
+            console.watch(plan, run, ledger.past) as sinks,
+        ):
             outcome = await execute(
                 Execution(
                     graph=plan.graph,

@@ -9,6 +9,9 @@ OWNER_ANNOTATION = "nixkube-deploy.io/owner"
 PRIOR_ANNOTATION = "nixkube-deploy.io/prior-unschedulable"
 """On a Node: ``true`` when it was cordoned before us and must stay so."""
 
+TO_COME_TAINT = "nixkube-deploy.io/to-come"
+"""On a Node that a run takes out of service later, with the effect PreferNoSchedule: the run id."""
+
 MIRROR_ANNOTATION = "kubernetes.io/config.mirror"
 """On static pods' mirrors, which cannot be evicted."""
 
@@ -29,6 +32,8 @@ class Node:
     labels: Mapping[str, str] = field(default_factory=dict)
     taints: tuple[str, ...] = ()
     """``key:effect``."""
+    marked_by: str | None = None
+    """The run whose taint says that the Node is still to come."""
     addresses: tuple[str, ...] = ()
     """InternalIP, ExternalIP and Hostname values."""
     machine_id: str = ""

@@ -58,6 +58,8 @@ class NodeFacts:
     unschedulable: bool = False
     cordoned_by: str | None = None
     """Run id in our owner annotation."""
+    marked_by: str | None = None
+    """The run whose taint says that the Node is still to come."""
     boot_id: str = ""
     kernel_version: str = ""
     kubelet_version: str = ""

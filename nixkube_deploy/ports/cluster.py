@@ -25,10 +25,12 @@ class EvictionAnswer(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePatch:
-    """Changes to a Node; None leaves a thing alone. An annotation set to None is removed."""
+    """Changes to a Node; None leaves a thing alone. An annotation or a taint set to None is removed."""
 
     unschedulable: bool | None = None
     annotations: tuple[tuple[str, str | None], ...] = ()
+    taints: tuple[tuple[str, str | None], ...] = ()
+    """Keys and values of taints with the effect PreferNoSchedule; None removes one. Others stay as they are."""
     resource_version: str | None = None
     """When set, the API refuses the patch (409) if the Node changed since."""
 
@@ -68,7 +70,7 @@ class Cluster(Protocol):
         ...
 
     async def patch_node(self, name: str, patch: NodePatch) -> Node:
-        """Apply a strategic-merge patch."""
+        """Change what the patch says and nothing else."""
         ...
 
     async def node_healthz(self, name: str) -> str | None:

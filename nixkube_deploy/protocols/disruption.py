@@ -10,7 +10,7 @@ from collections.abc import Callable
 import anyio
 from anyio.abc import TaskGroup
 
-from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION, DisruptionBudget, Node, Pod
+from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION, TO_COME_TAINT, DisruptionBudget, Node, Pod
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.names import RunId
@@ -58,20 +58,23 @@ async def cordon(cluster: Cluster, node: str, run: RunId) -> bool:
 async def uncordon(cluster: Cluster, node: str, run: RunId) -> bool:
     """Give the node back as it was found; False when it stays cordoned, because it was before us or is not ours.
 
-    A dead run's cordon is ours to lift. Somebody who uncordoned it meanwhile is not contradicted.
+    The mark that it was still to come goes with the cordon. A dead run's cordon is ours to lift. Somebody who
+    uncordoned it meanwhile is not contradicted.
 
     Raises:
         TaskError: LOCKED, a living run owns it; CLUSTER, no such Node or no answer.
     """
     for _ in range(CONFLICTS):
         now = await _existing(cluster, node)
-        if OWNER_ANNOTATION not in now.annotations:
+        if OWNER_ANNOTATION not in now.annotations and now.marked_by is None:
             return not now.unschedulable
         await _refuse_living_owner(cluster, now, run)
-        stays = now.annotations.get(PRIOR_ANNOTATION) == "true" and now.unschedulable
+        ours = OWNER_ANNOTATION in now.annotations
+        stays = now.unschedulable and (not ours or now.annotations.get(PRIOR_ANNOTATION) == "true")
         patch = NodePatch(
             unschedulable=None if stays or not now.unschedulable else False,
-            annotations=((OWNER_ANNOTATION, None), (PRIOR_ANNOTATION, None)),
+            annotations=((OWNER_ANNOTATION, None), (PRIOR_ANNOTATION, None)) if ours else (),
+            taints=((TO_COME_TAINT, None),) if now.marked_by is not None else (),
             resource_version=now.resource_version,
         )
         if await _patched(cluster, node, patch):

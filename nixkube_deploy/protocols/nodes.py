@@ -50,6 +50,7 @@ def node_facts(node: Node) -> NodeFacts:
         ready=node.ready == "True" and not gone_taints(node),
         unschedulable=node.unschedulable,
         cordoned_by=node.annotations.get(OWNER_ANNOTATION),
+        marked_by=node.marked_by,
         boot_id=node.boot_id,
         kernel_version=node.kernel_version,
         kubelet_version=node.kubelet_version,

@@ -4,7 +4,6 @@ import json
 import signal
 import threading
 import time
-import urllib.request
 from contextlib import contextmanager
 
 import pytest
@@ -165,10 +164,7 @@ def test_somebody_elses_lease_is_respected_and_named(rig):
 @contextmanager
 def somebody_at_work(rig, holder):
     """A lease that is renewed, as a controller elsewhere would."""
-    kubeconfig = json.loads((rig.directory / "kubeconfig").read_text())
-    leases = (
-        f"{kubeconfig['clusters'][0]['cluster']['server']}/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
-    )
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
     name = {"name": "nixkube-deploy", "namespace": "kube-system"}
     ended = threading.Event()
 
@@ -178,10 +174,7 @@ def somebody_at_work(rig, holder):
             now = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1000 % 1_000_000:06}Z"
             spec = {"holderIdentity": holder, "leaseDurationSeconds": 30, "acquireTime": now, "renewTime": now}
             lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": name, "spec": spec}
-            headers = {"Content-Type": "application/json"}
-            urllib.request.urlopen(
-                urllib.request.Request(url, json.dumps(lease).encode(), headers, method=method)
-            ).close()
+            rig.kube(url, lease, method)
             url, method = f"{leases}/nixkube-deploy", "PUT"
             ended.wait(0.3)
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import anyio.lowlevel
 
-from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
+from nixkube_deploy.model.cluster import TO_COME_TAINT, DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.cluster import Evicted, EvictionAnswer, LeaseConflict, MissingRight, NodePatch
@@ -133,10 +133,12 @@ class FakeCluster:
             raise LeaseConflict(name)
         annotations = dict(node.annotations) | dict(patch.annotations)
         self.calls.append(f"patch_node {name}")
+        marks = dict(patch.taints)
         return self.put_node(
             replace(
                 node,
                 annotations={key: value for key, value in annotations.items() if value is not None},
+                marked_by=marks.get(TO_COME_TAINT, node.marked_by),
                 unschedulable=node.unschedulable if patch.unschedulable is None else patch.unschedulable,
             )
         )

@@ -1,9 +1,12 @@
 """One embedded lab and the product in front of it, as a person would use both: by their command lines."""
 
+import base64
 import json
 import os
+import ssl
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,9 +59,23 @@ class Rig:
 
     def nodes(self) -> dict[str, dict]:
         """Every Node, as the Kubernetes API has it."""
+        return {node["metadata"]["name"]: node for node in self.kube("/api/v1/nodes")["items"]}
+
+    def kube(self, path: str, body: object = None, method: str = "GET") -> dict:
+        """One request to the Kubernetes API, as the administrator."""
         kubeconfig = json.loads((self.directory / "kubeconfig").read_text())
-        with urllib.request.urlopen(f"{kubeconfig['clusters'][0]['cluster']['server']}/api/v1/nodes") as answer:
-            return {node["metadata"]["name"]: node for node in json.load(answer)["items"]}
+        cluster, user = kubeconfig["clusters"][0]["cluster"], kubeconfig["users"][0]["user"]
+        trust = ssl.create_default_context(cadata=_decoded(cluster["certificate-authority-data"]))
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pair:
+            pair.write(_decoded(user["client-certificate-data"]) + _decoded(user["client-key-data"]))
+            pair.flush()
+            trust.load_cert_chain(pair.name)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            cluster["server"] + path, data, {"Content-Type": "application/json"}, method=method
+        )
+        with urllib.request.urlopen(request, context=trust) as answer:
+            return json.load(answer)
 
     def configure(self, host: str, **settings: object) -> None:
         """Edit a host's file of the flake: objects are merged, everything else is replaced."""
@@ -106,3 +123,7 @@ def environment_of(path: Path) -> dict[str, str]:
     script = f". {path} && env -0"
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     return dict(item.split("=", 1) for item in done.stdout.split("\0") if item)
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text).decode()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION
+from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION, TO_COME_TAINT
 from tests.lab.rig import ROOT, Rig, a_lab
 
 ROUNDS = int(os.environ.get("NIXKUBE_CRASH_ROUNDS", "10"))
@@ -177,6 +177,7 @@ def check(rig: Rig, classes: dict[str, set[str]], boots: dict[str, int]) -> None
         assert not node["spec"].get("unschedulable"), f"Node {name} is cordoned"
         left = {OWNER_ANNOTATION, PRIOR_ANNOTATION} & node["metadata"].get("annotations", {}).keys()
         assert not left, f"Node {name} still has {left}"
+        assert TO_COME_TAINT not in {taint["key"] for taint in node["spec"].get("taints", ())}, f"Node {name} is marked"
 
 
 class Campaign:

@@ -21,7 +21,8 @@ from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.cluster import LeaseConflict
 
 JSON = "application/json"
-STRATEGIC_MERGE = "application/strategic-merge-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
+"""RFC 7386: lists are replaced whole. A strategic merge would do the same with a Node's taints in the API server."""
 RETRY_AFTER_CEILING = 10.0
 """A server may ask for at most this many seconds of patience at a time."""
 

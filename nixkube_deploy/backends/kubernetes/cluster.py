@@ -15,7 +15,7 @@ from lightkube.core.exceptions import ConfigError
 from msgspec import MsgspecError
 
 from nixkube_deploy.backends.kubernetes.answers import classify_eviction, words_of
-from nixkube_deploy.backends.kubernetes.api import STRATEGIC_MERGE, Api, Ask, Patience, Reply
+from nixkube_deploy.backends.kubernetes.api import MERGE_PATCH, Api, Ask, Patience, Reply
 from nixkube_deploy.backends.kubernetes.kubeconfig import is_local
 from nixkube_deploy.backends.kubernetes.objects import (
     budget_from,
@@ -24,6 +24,7 @@ from nixkube_deploy.backends.kubernetes.objects import (
     lease_to,
     node_from,
     pod_from,
+    taints_after,
 )
 from nixkube_deploy.backends.kubernetes.rights import RIGHTS
 from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
@@ -79,22 +80,25 @@ class ApiCluster:
         return node_from(reply.data()) if reply.ok else None
 
     async def patch_node(self, name: str, patch: NodePatch) -> Node:
-        """A strategic-merge patch; with a resourceVersion it is conditional."""
-        meta: dict[str, Any] = {}
-        if patch.annotations:
-            meta["annotations"] = dict(patch.annotations)
-        if patch.resource_version is not None:
-            meta["resourceVersion"] = patch.resource_version
-        body: dict[str, Any] = {"metadata": meta} if meta else {}
+        """A merge patch; with a resourceVersion it is conditional.
+
+        The API knows taints only as a whole list, so a change of one is a look and a patch under what was seen.
+        """
+        version, spec = patch.resource_version, dict[str, Any]()
+        if patch.taints:
+            seen = (await self._api.ask(Ask(method="GET", path=_node(name), right="get nodes"))).data()
+            current = (seen.get("metadata") or {}).get("resourceVersion", "")
+            if version not in {None, current}:
+                raise LeaseConflict(f"Node {name} has changed")
+            version, spec["taints"] = current, taints_after(seen, patch.taints)
         if patch.unschedulable is not None:
-            body["spec"] = {"unschedulable": patch.unschedulable}
+            spec["unschedulable"] = patch.unschedulable
+        meta: dict[str, Any] = {"annotations": dict(patch.annotations)} if patch.annotations else {}
+        if version is not None:
+            meta["resourceVersion"] = version
+        body = {key: part for key, part in (("metadata", meta), ("spec", spec)) if part}
         ask = Ask(
-            method="PATCH",
-            path=_node(name),
-            right="patch nodes",
-            params=WRITER,
-            body=body,
-            content_type=STRATEGIC_MERGE,
+            method="PATCH", path=_node(name), right="patch nodes", params=WRITER, body=body, content_type=MERGE_PATCH
         )
         return node_from((await self._api.ask(ask)).data())
 

@@ -4,11 +4,11 @@ Read leniently, field by field: an unknown or missing field of somebody else's o
 It deliberately knows only the fields the product uses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from nixkube_deploy.model.cluster import DisruptionBudget, LabelRequirement, Lease, Node, Pod
+from nixkube_deploy.model.cluster import TO_COME_TAINT, DisruptionBudget, LabelRequirement, Lease, Node, Pod
 
 OWN_GROUPS = frozenset({"", "apps", "batch", "core"})
 """API groups of Kubernetes' own controllers."""
@@ -29,6 +29,7 @@ def node_from(data: Mapping[str, Any]) -> Node:
         annotations=_part(meta, "annotations"),
         labels=_part(meta, "labels"),
         taints=tuple(f"{t.get('key', '')}:{t.get('effect', '')}" for t in _list(spec, "taints")),
+        marked_by=next((t.get("value", "") for t in _list(spec, "taints") if t.get("key") == TO_COME_TAINT), None),
         addresses=tuple(a.get("address", "") for a in _list(status, "addresses")),
         machine_id=info.get("machineID", ""),
         boot_id=info.get("bootID", ""),
@@ -107,6 +108,14 @@ def lease_to(lease: Lease, now: datetime) -> dict[str, Any]:
             "renewTime": f"{now:%Y-%m-%dT%H:%M:%S.%f}Z",
         },
     }
+
+
+def taints_after(data: Mapping[str, Any], changes: Iterable[tuple[str, str | None]]) -> list[Mapping[str, Any]]:
+    """A Node's taints with some of ours set or (None) removed; everybody else's as they are."""
+    wanted = dict(changes)
+    kept = [taint for taint in _list(_part(data, "spec"), "taints") if taint.get("key") not in wanted]
+    ours = ((key, value) for key, value in wanted.items() if value is not None)
+    return [*kept, *({"key": key, "value": value, "effect": "PreferNoSchedule"} for key, value in ours)]
 
 
 def driver_names(data: Mapping[str, Any]) -> frozenset[str]:

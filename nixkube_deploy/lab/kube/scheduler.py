@@ -56,7 +56,7 @@ class Scheduler:
         now = self._store.now
         if fitting:
             siblings = self._siblings(pod)
-            best = min(fitting, key=lambda node: self._load(siblings, node["metadata"]["name"]))
+            best = min(fitting, key=lambda n: (_deterred(pod, n), *self._load(siblings, n["metadata"]["name"])))
             bound = merged(pod, spec={"nodeName": best["metadata"]["name"]})
             self._store.put(with_condition(bound, {"type": "PodScheduled", "status": "True"}, now))
         elif condition(pod, "PodScheduled").get("status") != "False":
@@ -88,6 +88,12 @@ def _refusal(pod: Object, node: Object) -> str:
     if not is_ready(node):
         return "node(s) were not ready"
     return ""
+
+
+def _deterred(pod: Object, node: Object) -> int:
+    """Taints that make the node a second choice."""
+    soft = (t for t in node["spec"].get("taints", ()) if t["effect"] == "PreferNoSchedule")
+    return sum(not tolerates(pod, taint) for taint in soft)
 
 
 def _refusals(pod: Object, nodes: tuple[Object, ...]) -> str:

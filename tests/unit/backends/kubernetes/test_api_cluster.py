@@ -17,7 +17,7 @@ from nixkube_deploy.backends.kubernetes.api import Api, Ask, Patience
 from nixkube_deploy.backends.kubernetes.cluster import ApiCluster, http_client
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
 from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, load
-from nixkube_deploy.model.cluster import Lease, Pod
+from nixkube_deploy.model.cluster import TO_COME_TAINT, Lease, Pod
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.ports.cluster import EvictionAnswer, LeaseConflict, NodePatch
@@ -138,14 +138,14 @@ async def test_an_unhealthy_kubelet_is_an_answer_and_not_an_error() -> None:
 # Writing.
 
 
-async def test_a_node_patch_is_conditional_and_strategic() -> None:
+async def test_a_node_patch_is_conditional() -> None:
     async with a_cluster(Says(data=NODE)) as (server, cluster):
         patch = NodePatch(unschedulable=True, annotations=(("a", "1"), ("b", None)), resource_version="7")
         await cluster.patch_node("w1", patch)
 
     (asked,) = server.asked
     assert (asked.method, asked.path) == ("PATCH", "/api/v1/nodes/w1")
-    assert asked.headers["content-type"] == "application/strategic-merge-patch+json"
+    assert asked.headers["content-type"] == "application/merge-patch+json"
     assert asked.query == {"fieldManager": "nixkube-deploy"}
     assert asked.data == {
         "metadata": {"annotations": {"a": "1", "b": None}, "resourceVersion": "7"},
@@ -158,6 +158,26 @@ async def test_a_patch_says_only_what_changes() -> None:
         await cluster.patch_node("w1", NodePatch(unschedulable=False))
 
     assert server.asked[0].data == {"spec": {"unschedulable": False}}
+
+
+async def test_a_taint_is_changed_under_the_version_that_was_seen_and_others_stay() -> None:
+    gpu = {"key": "gpu", "effect": "NoSchedule"}
+    seen = {"metadata": {"name": "w1", "resourceVersion": "7"}, "spec": {"taints": [gpu]}}
+    async with a_cluster(then(Says(data=seen), Says(data=seen))) as (server, cluster):
+        await cluster.patch_node("w1", NodePatch(taints=((TO_COME_TAINT, "run-1"),)))
+
+    assert server.lines == ["GET /api/v1/nodes/w1", "PATCH /api/v1/nodes/w1"]
+    ours = {"key": TO_COME_TAINT, "value": "run-1", "effect": "PreferNoSchedule"}
+    body = json.loads(server.asked[1].body)
+    assert body == {"metadata": {"resourceVersion": "7"}, "spec": {"taints": [gpu, ours]}}
+
+
+async def test_a_taint_is_not_changed_on_a_node_that_has_changed() -> None:
+    async with a_cluster(Says(data=NODE)) as (server, cluster):
+        with pytest.raises(LeaseConflict):
+            await cluster.patch_node("w1", NodePatch(taints=((TO_COME_TAINT, None),), resource_version="0"))
+
+    assert len(server.asked) == 1
 
 
 async def test_a_conflict_is_a_conflict() -> None:
