@@ -78,9 +78,9 @@ async def test_throttled_requests_are_asked_again(world: World, cluster: Cluster
     assert len(await cluster.nodes()) == 3
 
 
-@pytest.mark.parametrize("kind", ["api-down", "api-silent"])
-async def test_the_api_is_away_for_a_while_once_a_node_is_cordoned(world: World, cluster: Cluster, kind: str):
-    world.add_fault(f"fleet:{kind}=2")
+@pytest.mark.parametrize("spec", ["fleet:api-down=2", "fleet:api-silent=2"])
+async def test_the_api_is_away_for_a_while_once_a_node_is_cordoned(world: World, cluster: Cluster, spec: str):
+    world.add_fault(spec)
     await cluster.nodes()
     await cluster.patch_node("w2", NodePatch(unschedulable=True))
     await until(lambda: world.server.is_down or world.server.is_silent)
@@ -122,8 +122,8 @@ async def test_pods_of_a_node_never_end(world: World, cluster: Cluster):
 
 
 async def test_pods_that_start_on_a_node_never_become_ready(world: World, cluster: Cluster):
-    for host in ("cp1", "w1", "w2"):
-        world.add_fault(f"{host}:pods-never-ready")
+    for spec in ("cp1:pods-never-ready", "w1:pods-never-ready", "w2:pods-never-ready"):
+        world.add_fault(spec)
     await cluster.delete_pod(await a_pod(cluster), 0)
 
     def ready_webs() -> int:
