@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
 import httpx2
@@ -125,13 +126,76 @@ async def test_a_watch_with_a_selector_sees_objects_enter_and_leave(server: Kube
     assert lines == [("ADDED", "w2"), ("DELETED", "w2")]
 
 
-async def test_a_watch_from_a_forgotten_revision_is_expired(server: KubeServer) -> None:
-    url = await server.start()
-    for _ in range(9000):
-        server.state.heartbeat("w1", ready=True)
+async def watched(url: str, what: str, **query: str) -> list[dict[str, Any]]:
+    """Everything a watch says within a moment."""
     async with httpx2.AsyncClient(trust_env=False) as session:
-        answer = await session.get(f"{url}/api/v1/nodes", params={"watch": "1", "resourceVersion": "5"})
-    assert (answer.status_code, answer.json()["reason"]) == (410, "Expired")
+        answer = await session.get(f"{url}/api/v1/{what}", params={"watch": "1", "timeoutSeconds": "0.3", **query})
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+async def test_a_watch_from_a_forgotten_revision_is_told_so_in_its_stream(server: KubeServer) -> None:
+    url = await server.start()
+    server.state.store.compact()
+    server.state.set_cordon("w1", unschedulable=True)
+    (event,) = await watched(url, "nodes", resourceVersion="5")
+    assert event["type"] == "ERROR"
+    assert (event["object"]["kind"], event["object"]["code"], event["object"]["reason"]) == ("Status", 410, "Expired")
+
+
+async def test_lightkube_understands_that_a_revision_is_forgotten(server: KubeServer) -> None:
+    lightkube = client(await server.start())
+    server.state.store.compact()
+    server.state.set_cordon("w1", unschedulable=True)
+    with pytest.raises(ApiError) as expired:
+        async for _ in lightkube.watch(Node, resource_version="5"):
+            pass
+    assert expired.value.status.code == 410
+    await lightkube.close()
+
+
+async def test_a_watch_goes_on_exactly_where_a_list_ended(server: KubeServer) -> None:
+    url = await server.start()
+    async with httpx2.AsyncClient(trust_env=False) as session:
+        listed = (await session.get(f"{url}/api/v1/nodes")).json()["metadata"]["resourceVersion"]
+    for cordoned in (True, False):
+        server.state.set_cordon("w2", unschedulable=cordoned)
+    events = await watched(url, "nodes", resourceVersion=listed)
+    assert [(e["type"], e["object"]["spec"]["unschedulable"]) for e in events] == [
+        ("MODIFIED", True),
+        ("MODIFIED", False),
+    ]
+    versions = [int(e["object"]["metadata"]["resourceVersion"]) for e in events]
+    assert versions == [int(listed) + 1, int(listed) + 2]
+    assert await watched(url, "nodes", resourceVersion=str(versions[-1])) == []
+
+
+async def test_a_streaming_list_ends_with_a_bookmark(server: KubeServer) -> None:
+    url = await server.start()
+    wants = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan", "allowWatchBookmarks": "true"}
+    *nodes, last = await watched(url, "nodes", **wants)
+    assert [(e["type"], e["object"]["metadata"]["name"]) for e in nodes] == [("ADDED", f"w{n}") for n in (1, 2, 3)]
+    assert last["type"] == "BOOKMARK"
+    assert last["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
+    assert last["object"]["metadata"]["resourceVersion"] == str(server.state.store.version)
+
+
+async def test_a_quiet_watch_gets_bookmarks(server: KubeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nixkube_deploy.lab.kube.server._BOOKMARK_SECONDS", 0.0)
+    url, version = await server.start(), str(server.state.store.version)
+    server.state.store.put(server.state.find("Pod", "db-0", "default"))
+    events = await watched(url, "nodes", resourceVersion=version, allowWatchBookmarks="true")
+    assert {e["type"] for e in events} == {"BOOKMARK"}
+    assert events[0]["object"]["metadata"]["resourceVersion"] == str(server.state.store.version)
+    assert await watched(url, "nodes", resourceVersion=version) == []
+
+
+@pytest.mark.parametrize("query", [{"resourceVersion": "x"}, {"sendInitialEvents": "true"}])
+async def test_a_watch_that_makes_no_sense_is_a_bad_request(server: KubeServer, query: dict[str, str]) -> None:
+    url = await server.start()
+    async with httpx2.AsyncClient(trust_env=False) as session:
+        answer = await session.get(f"{url}/api/v1/nodes", params={"watch": "1", **query})
+    assert (answer.status_code, answer.json()["reason"]) == (400, "BadRequest")
 
 
 async def test_a_server_that_is_down_resets_connections_and_comes_back(server: KubeServer) -> None:

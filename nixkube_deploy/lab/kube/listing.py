@@ -6,7 +6,7 @@ It deliberately does not wait for anything; ``server`` does, and asks here what 
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,18 +40,47 @@ def chosen(target: Target, query: Mapping[str, str]) -> Predicate:
 
 
 def page(state: KubeState, target: Target, query: Mapping[str, str]) -> Page:
-    """The list, or the chunk of it that ``limit`` and ``continue`` ask for."""
-    selects = chosen(target, query)
-    found = sorted((o for o in _candidates(state, target, query) if selects(o)), key=key_of)
-    metadata: dict[str, Any] = {"resourceVersion": str(state.store.version)}
-    after, limit = _continue(query.get("continue", "")), int(query.get("limit") or 0)
-    if after is not None:
-        found = [o for o in found if key_of(o) > after]
+    """The list, or the chunk of it that ``limit`` and ``continue`` ask for; every chunk is of the same revision.
+
+    Raises:
+        ApiError: 410, that revision is not remembered any more; 504, the revision asked for is yet to come.
+    """
+    selects, token = chosen(target, query), _token_of(query.get("continue", ""))
+    version = _exact(state, query) if token is None else token.version
+    if version is None:
+        objects: Iterable[Object] = _candidates(state, target, query)
+        version = state.store.version
+    else:
+        objects = _as_of(state, target.resource.plural, version, continued=token is not None)
+    found = sorted((o for o in objects if selects(o)), key=key_of)
+    metadata: dict[str, Any] = {"resourceVersion": str(version)}
+    if token is not None:
+        found = [o for o in found if key_of(o) > token.after]
+    limit = _number(query, "limit")
     if 0 < limit < len(found):
         metadata["remainingItemCount"] = len(found) - limit
         found = found[:limit]
-        metadata["continue"] = _token(key_of(found[-1]))
+        metadata["continue"] = _Token(version=version, after=key_of(found[-1])).text()
     return Page(items=found, metadata=metadata)
+
+
+def watch_start(query: Mapping[str, str]) -> int | None:
+    """The revision a watch begins after; None when it begins with what is there.
+
+    Raises:
+        ApiError: 400, the parameters make no sense together.
+    """
+    version = _number(query, "resourceVersion")
+    if wants_initial(query):
+        if query.get("resourceVersionMatch") != "NotOlderThan":
+            raise bad_request("sendInitialEvents is forbidden for watch unless resourceVersionMatch is NotOlderThan")
+        return None
+    return version or None
+
+
+def wants_initial(query: Mapping[str, str]) -> bool:
+    """Whether a watch asked to be told what is there, and when that ends (a streaming list)."""
+    return query.get("sendInitialEvents") in {"1", "true"}
 
 
 def events_since(state: KubeState, resource: str, version: int, selects: Predicate) -> Iterator[tuple[str, Object]]:
@@ -94,15 +123,68 @@ def _candidates(state: KubeState, target: Target, query: Mapping[str, str]) -> t
     return state.store.all(target.resource.plural)
 
 
-def _token(key: Key) -> str:
-    return base64.urlsafe_b64encode(json.dumps(key).encode()).decode()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Token:
+    """Where a list goes on, and of which revision it is."""
+
+    version: int
+    after: Key
+
+    def text(self) -> str:
+        """As clients carry it."""
+        plain = {"v": "meta.k8s.io/v1", "rv": self.version, "start": self.after}
+        return base64.urlsafe_b64encode(json.dumps(plain).encode()).decode()
 
 
-def _continue(token: str) -> Key | None:
-    if not token:
+def _token_of(text: str) -> _Token | None:
+    if not text:
         return None
     try:
-        namespace, name = json.loads(base64.urlsafe_b64decode(token))
-    except (binascii.Error, ValueError) as error:
+        plain = json.loads(base64.urlsafe_b64decode(text))
+        namespace, name = plain["start"]
+        return _Token(version=int(plain["rv"]), after=(str(namespace), str(name)))
+    except (binascii.Error, ValueError, KeyError, TypeError) as error:
         raise bad_request("continue key is not valid") from error
-    return str(namespace), str(name)
+
+
+def _exact(state: KubeState, query: Mapping[str, str]) -> int | None:
+    """The one revision a list has to be of; None when the newest will do."""
+    version, match = _number(query, "resourceVersion"), query.get("resourceVersionMatch", "")
+    if match and not version and match != "NotOlderThan":
+        raise bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
+    if version > state.store.version:
+        cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}
+        message = f"Too large resource version: {version}, current: {state.store.version}"
+        raise ApiError(504, "Timeout", message, causes=(cause,), retry_after=1)
+    return version if match == "Exact" else None
+
+
+def _as_of(state: KubeState, resource: str, version: int, *, continued: bool) -> Iterable[Object]:
+    """What there was at a revision: what there is, with everything that was written since taken back."""
+    log = state.store.log
+    if version < state.store.version and (not log or log[0].version > version + 1):
+        why = "The resourceVersion for the provided list is too old."
+        if continued:
+            why = (
+                "The provided continue parameter is too old to display a consistent list result. You can start a new "
+                "list without the continue parameter."
+            )
+        raise ApiError(410, "Expired", why)
+    found = {key_of(obj): obj for obj in state.store.all(resource)}
+    for change in reversed(log):
+        if change.version <= version:
+            break
+        if change.resource == resource:
+            written = change.after or change.before
+            assert written is not None
+            found.pop(key_of(written), None)
+            if change.before is not None:
+                found[key_of(change.before)] = change.before
+    return found.values()
+
+
+def _number(query: Mapping[str, str], name: str) -> int:
+    text = query.get(name) or "0"
+    if not text.isascii() or not text.isdecimal():
+        raise bad_request(f"invalid {name}: {text!r} is not a number")
+    return int(text)

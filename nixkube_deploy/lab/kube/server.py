@@ -7,14 +7,14 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from nixkube_deploy.lab.kube.api import Watch, error_response, handle, wrap
 from nixkube_deploy.lab.kube.errors import ApiError
 from nixkube_deploy.lab.kube.faults import KubeFaults
 from nixkube_deploy.lab.kube.http import BadHttp, Request, Response, json_response, read_request, write_response
-from nixkube_deploy.lab.kube.listing import chosen, events_since, page
+from nixkube_deploy.lab.kube.listing import chosen, events_since, page, wants_initial, watch_start
 from nixkube_deploy.lab.kube.routes import Target
 from nixkube_deploy.lab.kube.selectors import Predicate
 from nixkube_deploy.lab.kube.state import KubeState
@@ -128,34 +128,32 @@ class KubeServer:
             answer = handle(self.state, request, user)
             if isinstance(answer, Response):
                 return answer
-            return Response(stream=self._stream(answer, self._start(answer), reader))
+            return Response(stream=self._stream(answer, watch_start(answer.query), reader))
         except ApiError as error:
             return error_response(error)
 
-    def _start(self, watch: Watch) -> int:
-        """The revision a watch begins after; 410 is told at once rather than in the stream."""
-        given = watch.query.get("resourceVersion", "")
-        if given in {"", "0"}:
-            return -1
-        list(events_since(self.state, watch.target.resource.plural, int(given), lambda _: False))
-        return int(given)
+    async def _stream(self, watch: Watch, start: int | None, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+        """Events as JSON lines until the time is up or the client is gone.
 
-    async def _stream(self, watch: Watch, seen: int, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
-        """Events as JSON lines until the time is up or the client is gone."""
+        A revision that is forgotten is told in the stream, too, as a server does once it has accepted the watch.
+        """
         loop = asyncio.get_running_loop()
         ends = loop.time() + float(watch.query.get("timeoutSeconds") or _WATCH_SECONDS)
         selects, bookmarks = chosen(watch.target, watch.query), watch.query.get("allowWatchBookmarks") in {"1", "true"}
-        if seen < 0:
-            first = page(self.state, watch.target, {**watch.query, "limit": "0"})
-            seen = self.state.store.version
-            for obj in first.items:
+        seen = self.state.store.version if start is None else start
+        if start is None:
+            plain = {k: v for k, v in watch.query.items() if k in {"fieldSelector", "labelSelector"}}
+            for obj in page(self.state, watch.target, plain).items:
                 yield self._line("ADDED", watch, obj)
+            if bookmarks and wants_initial(watch.query):
+                yield _bookmark(watch.target, seen, {"k8s.io/initial-events-end": "true"})
         bookmark = loop.time() + _BOOKMARK_SECONDS
         while loop.time() < ends and not reader.at_eof() and not self.is_down:
             changed = self._changed
             # Both in one breath: what is written while the lines go out belongs to the next round.
             try:
-                news, seen = self._news(watch, seen, selects), self.state.store.version
+                news = self._news(watch, seen, selects)
+                seen = max(seen, self.state.store.version)
             except ApiError as error:
                 yield _event("ERROR", error.status())
                 return
@@ -181,12 +179,11 @@ class KubeServer:
             self._changed = asyncio.Event()
 
 
-def _bookmark(target: Target, version: int) -> bytes:
-    obj = {
-        "kind": target.resource.kind,
-        "apiVersion": target.resource.api_version,
-        "metadata": {"resourceVersion": str(version), "creationTimestamp": None},
-    }
+def _bookmark(target: Target, version: int, annotations: Mapping[str, str] | None = None) -> bytes:
+    meta: dict[str, Any] = {"resourceVersion": str(version), "creationTimestamp": None}
+    if annotations:
+        meta["annotations"] = annotations
+    obj = {"kind": target.resource.kind, "apiVersion": target.resource.api_version, "metadata": meta}
     return _event("BOOKMARK", obj)
 
 

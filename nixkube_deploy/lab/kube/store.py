@@ -120,6 +120,10 @@ class ObjectStore:
         """Objects whose controller is ``uid``."""
         return tuple(self._by_owner.get(uid, {}).values())
 
+    def compact(self) -> None:
+        """Forget what was, as etcd does: who has not seen the last write has to list again."""
+        self.log.clear()
+
     def mint(self) -> str:
         """A new uid; the same history mints the same ids."""
         self.minted += 1
@@ -154,8 +158,7 @@ class ObjectStore:
         if before is None:
             return
         self.version += 1
-        last = {**before, "metadata": {**before["metadata"], "resourceVersion": str(self.version)}}
-        self._record(resource, last, None)
+        self._record(resource, before, None)
 
     def restore(self, objects: Iterable[Object], version: int, minted: int) -> None:
         """Take over objects as they are (from a saved state), without writing history."""

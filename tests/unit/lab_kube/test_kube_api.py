@@ -141,6 +141,53 @@ def test_chunks_add_up_to_the_whole_list(api: Api) -> None:
     assert api.refused("GET", "/api/v1/pods", **{"continue": "!!"})["code"] == 400
 
 
+def test_chunks_are_of_one_revision_whatever_is_written_between_them(api: Api) -> None:
+    first = api.ok("GET", "/api/v1/nodes", limit="1")
+    api.state.set_cordon("w2", unschedulable=True)
+    api.state.register_node("w3", machine_id="w3", boot_id="w3")
+    second = api.ok("GET", "/api/v1/nodes", limit="1", **{"continue": first["metadata"]["continue"]})
+    assert [n["metadata"]["name"] for n in second["items"]] == ["w2"]
+    assert "unschedulable" not in second["items"][0]["spec"]
+    assert "continue" not in second["metadata"]
+    assert second["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
+def test_a_chunk_of_a_revision_that_is_forgotten_is_410(api: Api) -> None:
+    first = api.ok("GET", "/api/v1/nodes", limit="1")
+    api.state.set_cordon("w2", unschedulable=True)
+    api.state.store.compact()
+    status = api.refused("GET", "/api/v1/nodes", limit="1", **{"continue": first["metadata"]["continue"]})
+    assert (status["code"], status["reason"]) == (410, "Expired")
+    assert "start a new list" in status["message"]
+
+
+def test_a_list_may_be_of_one_exact_revision(api: Api) -> None:
+    before = api.ok("GET", "/api/v1/nodes")
+    api.state.store.remove(api.state.find("Node", "w2"))
+    api.state.register_node("w3", machine_id="w3", boot_id="w3")
+    exact = {"resourceVersion": before["metadata"]["resourceVersion"], "resourceVersionMatch": "Exact"}
+    assert api.ok("GET", "/api/v1/nodes", **exact)["items"] == before["items"]
+    newer = api.ok("GET", "/api/v1/nodes", resourceVersion=before["metadata"]["resourceVersion"])
+    assert [n["metadata"]["name"] for n in newer["items"]] == ["w1", "w3"]
+    api.state.store.compact()
+    api.state.set_cordon("w1", unschedulable=True)
+    assert api.refused("GET", "/api/v1/nodes", **exact)["code"] == 410
+
+
+@pytest.mark.parametrize(
+    ("query", "code"),
+    [
+        ({"resourceVersion": "99999999"}, 504),
+        ({"resourceVersion": "x"}, 400),
+        ({"limit": "x"}, 400),
+        ({"continue": "x"}, 400),
+        ({"resourceVersionMatch": "Exact"}, 400),
+    ],
+)
+def test_lists_that_cannot_be_answered_are_refused(api: Api, query: dict[str, str], code: int) -> None:
+    assert api.refused("GET", "/api/v1/nodes", **query)["code"] == code
+
+
 def test_a_cordon_is_a_strategic_merge_and_null_takes_it_back(api: Api) -> None:
     node = api.ok("PATCH", "/api/v1/nodes/w1", {"spec": {"unschedulable": True}}, STRATEGIC)
     assert node["spec"]["unschedulable"] is True
