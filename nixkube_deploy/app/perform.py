@@ -195,8 +195,8 @@ class Performer:
         await self._drain_again(host, attempt)
         self.locks.release(host.name)
         deadline = host.policy.reboot_timeout
-        changed = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
-        return Done(changed=changed)
+        done = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
+        return Done(changed=done.changed, detail="; ".join(done.notes))
 
     async def _drain_again(self, host: Host, attempt: Attempt) -> None:
         """Pods may have come since the drain (somebody uncordoned the node): right before the reboot, look again."""

@@ -42,11 +42,21 @@ class Departure:
 PLAIN: Final = Departure()
 
 
-async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, deadline: float, report: OnLine) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebooted:
+    """Whether there was anything to do, and what its boot loader was told or could not be told."""
+
+    changed: bool
+    notes: tuple[str, ...] = ()
+
+
+async def reboot(
+    shell: Shell, clock: Clock, host: Host, action: RebootHost, deadline: float, report: OnLine
+) -> Rebooted:
     """Reboot the host and wait, at most ``deadline`` seconds, until it answers with a new boot id.
 
-    False when there was nothing to do: the host has left ``action.boot_id`` behind and booted the closure, or tried to
-    and fell back (``prove`` says so: a kernel that hangs is not tried again unasked).
+    Not changed when there was nothing to do: the host has left ``action.boot_id`` behind and booted the closure, or
+    tried to and fell back (``prove`` says so: a kernel that hangs is not tried again unasked).
 
     Raises:
         TaskError: REBOOT, saying whether it never went down or never came back; and what ``Shell`` raises before that.
@@ -54,14 +64,20 @@ async def reboot(shell: Shell, clock: Clock, host: Host, action: RebootHost, dea
     end = clock.monotonic() + deadline
     seen = await _answer(shell, clock, host, deadline, report)
     if seen.boot_id != action.boot_id and seen.booted == action.closure:
-        return False
+        return Rebooted(changed=False)
     patient = PatientShell(shell, host, clock)
     if action.fallback and seen.boot_id != action.boot_id and await _was_tried(patient, action, seen):
-        return False
-    verb = await _verb(patient, action, report)
-    armed = await bootentry.arm(patient, action, report, once=verb != _KEXEC)
+        return Rebooted(changed=False)
+    notes: list[str] = []
+
+    def tell(line: str) -> None:
+        notes.append(line)
+        report(line)
+
+    verb = await _verb(patient, action, tell)
+    armed = await bootentry.arm(patient, action, tell, once=verb != _KEXEC)
     await restart(shell, clock, host, end - clock.monotonic(), report, Departure(armed=armed, verb=verb))
-    return True
+    return Rebooted(changed=True, notes=tuple(notes))
 
 
 async def _verb(patient: PatientShell, action: RebootHost, report: OnLine) -> str:

@@ -11,7 +11,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.protocols.bootentry import arm, promote
 from nixkube_deploy.protocols.patience import PatientShell
-from nixkube_deploy.protocols.reboot import prove, reboot
+from nixkube_deploy.protocols.reboot import Rebooted, prove, reboot
 from nixkube_deploy.protocols.wayback import roll_back
 from tests.builders import a_host, store_path
 from tests.fakes.clock import LoopClock
@@ -51,7 +51,7 @@ async def armed(host: SystemdBootHost, action: RebootHost = ACTION, **options) -
     return "\n".join(said)
 
 
-async def rebooted(host: SystemdBootHost, action: RebootHost = ACTION) -> bool:
+async def rebooted(host: SystemdBootHost, action: RebootHost = ACTION) -> Rebooted:
     return await reboot(host.shell(), LoopClock(), HOST, action, 300.0, lambda _line: None)
 
 
@@ -168,6 +168,12 @@ async def test_behind_the_gate_the_new_entry_becomes_the_default():
     assert await promote(patient(host), PROMOTION) == (True, f"{NEW_ENTRY} is the default now")
     assert (host.text(), host.record) == (before, None)
     assert host.boots() == NEW
+
+
+async def test_what_the_boot_loader_was_told_is_kept_with_the_step():
+    done = await rebooted(a_machine())
+    assert done.notes == (f"boot loader: {NEW_ENTRY} for the next boot only, {OLD_ENTRY} stays the default",)
+    assert (await rebooted(a_machine(esp=""))).notes[0].startswith("plain boot, nothing to fall back to")
 
 
 async def test_a_promotion_may_be_done_twice():

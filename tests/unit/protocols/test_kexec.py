@@ -39,7 +39,9 @@ async def do(host: SystemdBootHost, loads: CommandResult) -> tuple[list[str], li
         raise lost("the connection went down")
 
     shell.answers("systemctl", "kexec", with_=kexec)
-    assert await reboot(shell, LoopClock(), HOST, ACTION, 300.0, said.append)
+    done = await reboot(shell, LoopClock(), HOST, ACTION, 300.0, said.append)
+    assert done.changed
+    assert set(done.notes) < set(said)
     return said, [line for line in shell.lines() if line.startswith(("kexec", "systemctl kexec", "systemctl reboot"))]
 
 

@@ -35,7 +35,7 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
 async def do_reboot(shell: FakeShell, deadline: float = 300.0, said: list[str] | None = None) -> bool:
     action = RebootHost(host=HOST.name, closure=NEW, boot_id=BOOT_1)
     report = said.append if said is not None else lambda _line: None
-    return await reboot(shell, LoopClock(), HOST, action, deadline, report)
+    return (await reboot(shell, LoopClock(), HOST, action, deadline, report)).changed
 
 
 async def reboot_failure(shell: FakeShell, deadline: float = 300.0) -> Failure:
