@@ -26,6 +26,7 @@ from nixkube_deploy.lab.kube.store import Change, Object, ObjectStore, merged, m
 from nixkube_deploy.lab.kube.timing import Timing
 
 _MAX_EVENTS = 400
+_PRESSURES = ("MemoryPressure", "DiskPressure", "PIDPressure")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,8 @@ class NodeLifecycle:
         info = {**node["status"]["nodeInfo"], **{key: value for key, value in news.items() if value is not None}}
         rebooted = bool(info["bootID"] != node["status"]["nodeInfo"]["bootID"])
         posted = merged(node, status={"nodeInfo": info})
+        if ready_status(node) == "Unknown":
+            posted = _calm(posted, self._store.now)
         posted = with_condition(posted, _ready_condition(reason, self._store.now, ready=ready), self._store.now)
         old, new = condition(node, "Ready"), condition(posted, "Ready")
         same = info == node["status"]["nodeInfo"] and all(old.get(k) == new.get(k) for k in ("status", "message"))
@@ -136,13 +139,6 @@ class NodeLifecycle:
         kubelet = self.kubelets.get(name)
         return kubelet is not None and self.runs(name) and kubelet.ready
 
-    def unreachable_for(self, node: Object) -> float:
-        """Seconds the controller has called the node Unknown."""
-        if ready_status(node) != "Unknown":
-            return 0.0
-        kubelet = self.kubelets.get(node["metadata"]["name"], Kubelet())
-        return self._store.now - kubelet.renewed - self._timing.node_grace
-
     def tick(self) -> None:
         """The controller's round: silent nodes become Unknown, taints follow conditions and cordons."""
         if self._store.now >= self._next_look:
@@ -176,14 +172,16 @@ class NodeLifecycle:
         silent = self._store.now - kubelet.renewed
         if silent <= self._timing.node_grace or ready_status(node) == "Unknown":
             return
-        unknown = {
-            "type": "Ready",
-            "status": "Unknown",
-            "reason": "NodeStatusUnknown",
-            "message": "Kubelet stopped posting node status.",
-            "lastHeartbeatTime": condition(node, "Ready").get("lastHeartbeatTime"),
-        }
-        self._store.put(with_condition(node, unknown, self._store.now))
+        for kind in (*_PRESSURES, "Ready"):
+            unknown = {
+                "type": kind,
+                "status": "Unknown",
+                "reason": "NodeStatusUnknown",
+                "message": "Kubelet stopped posting node status.",
+                "lastHeartbeatTime": condition(node, kind).get("lastHeartbeatTime"),
+            }
+            node = with_condition(node, unknown, self._store.now)
+        self._store.put(node)
         self.emit(node, "Normal", "NodeNotReady", f"Node {name} status is now: NodeNotReady")
 
     def _renew(self, name: str) -> None:
@@ -234,10 +232,15 @@ def _new_node(name: str, facts: Registration, now: float) -> Object:
             "conditions": [],
         },
     }
-    for kind in ("MemoryPressure", "DiskPressure", "PIDPressure"):
+    return with_condition(_calm(node, now), _ready_condition("", now, ready=True), now)
+
+
+def _calm(node: Object, now: float) -> Object:
+    """Without pressure of any kind."""
+    for kind in _PRESSURES:
         calm = {"type": kind, "status": "False", "reason": f"KubeletHasNo{kind}", "message": "kubelet has no pressure"}
         node = with_condition(node, {**calm, "lastHeartbeatTime": stamp(now)}, now)
-    return with_condition(node, _ready_condition("", now, ready=True), now)
+    return node
 
 
 def _ready_condition(reason: str, now: float, *, ready: bool) -> dict[str, Any]:

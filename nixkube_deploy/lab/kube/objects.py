@@ -104,13 +104,19 @@ def pod_from(template: Mapping[str, Any], owner: Object, name: str, node: str = 
 
 
 def pod_defaults(pod: Object) -> Object:
-    """A pod as the API server fills it on create."""
+    """A pod as the API server fills it on create, with the tolerations that admission gives every pod."""
+    tolerations = list(pod["spec"].get("tolerations") or ())
+    for key in (NOT_READY, UNREACHABLE):
+        taint = {"key": key, "effect": "NoExecute"}
+        if not any(toleration_covers(t, taint) for t in tolerations):
+            tolerations.append({**taint, "operator": "Exists", "tolerationSeconds": 300})
     spec = {
         "restartPolicy": "Always",
         "terminationGracePeriodSeconds": 30,
         "schedulerName": "default-scheduler",
         "serviceAccountName": "default",
         **pod["spec"],
+        "tolerations": tolerations,
     }
     status = {"phase": "Pending", "qosClass": "BestEffort", "conditions": [], **pod.get("status", {})}
     return {**pod, "spec": spec, "status": status}
@@ -150,10 +156,11 @@ def event(about: Object, kind: str, reason: str, message: str, now: float) -> Ob
 
 def tolerates(pod: Object, taint: Mapping[str, Any]) -> bool:
     """Whether a pod's tolerations cover a taint."""
-    return any(_covers(t, taint) for t in pod["spec"].get("tolerations") or ())
+    return any(toleration_covers(t, taint) for t in pod["spec"].get("tolerations") or ())
 
 
-def _covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+def toleration_covers(toleration: Mapping[str, Any], taint: Mapping[str, Any]) -> bool:
+    """Whether one toleration covers a taint."""
     if toleration.get("effect") not in {None, "", taint["effect"]}:
         return False
     if not toleration.get("key"):

@@ -17,7 +17,6 @@ from nixkube_deploy.lab.kube.store import (
     Key,
     Object,
     ObjectStore,
-    controller_of,
     key_of,
     merged,
     stamp,
@@ -162,19 +161,6 @@ class PodLifecycle:
         if all(d["name"] != driver for d in drivers):
             entry = {"name": driver, "nodeID": node_of(pod), "topologyKeys": []}
             self._store.put(merged(csi, spec={"drivers": [*drivers, entry]}))
-
-
-def evict_from_unreachable(store: ObjectStore, nodes: NodeLifecycle, pods: PodLifecycle, timing: Timing) -> None:
-    """Taint-based eviction: after the toleration, pods leave a node nobody hears from. DaemonSet pods tolerate it."""
-    for node in store.all("nodes"):
-        if nodes.unreachable_for(node) <= timing.toleration:
-            continue
-        for pod in store.pods_on(node["metadata"]["name"]):
-            owner = controller_of(pod)
-            daemon = owner is not None and owner["kind"] == "DaemonSet"
-            mirror = MIRROR in (pod["metadata"].get("annotations") or {})
-            if not (daemon or mirror or is_terminating(pod)):
-                pods.terminate(pod, None)
 
 
 def _containers(pod: Object, now: float, *, ready: bool, restarted: bool) -> list[dict[str, object]]:

@@ -12,10 +12,11 @@ from nixkube_deploy.lab.kube.budgets import Budgets
 from nixkube_deploy.lab.kube.deletion import Deletion
 from nixkube_deploy.lab.kube.nodes import Kubelet, NodeLifecycle, Registration
 from nixkube_deploy.lab.kube.objects import is_ready, is_terminating
-from nixkube_deploy.lab.kube.pods import PodLifecycle, evict_from_unreachable
+from nixkube_deploy.lab.kube.pods import PodLifecycle
 from nixkube_deploy.lab.kube.resources import BY_KIND, RESOURCES
 from nixkube_deploy.lab.kube.scheduler import Scheduler
 from nixkube_deploy.lab.kube.store import Change, Object, ObjectStore, key_of, merged
+from nixkube_deploy.lab.kube.taints import TaintEviction
 from nixkube_deploy.lab.kube.timing import SHORT, Timing
 from nixkube_deploy.lab.kube.workloads import Workloads
 
@@ -54,6 +55,7 @@ class KubeState:
         self.pods = PodLifecycle(self.store, self.nodes, timing)
         self.budgets = Budgets(self.store)
         self.deletion = Deletion(self.store, self.pods)
+        self._taints = TaintEviction(self.store, self.deletion, timing)
         self._workloads = Workloads(self.store, self.deletion)
         self._scheduler = Scheduler(self.store)
 
@@ -149,7 +151,7 @@ class KubeState:
         self._workloads.tick()
         self._scheduler.tick()
         self.pods.tick()
-        evict_from_unreachable(self.store, self.nodes, self.pods, self.timing)
+        self._taints.tick()
         self._workloads.tick()
         self.budgets.tick()
 

@@ -164,11 +164,11 @@ class Workloads:
         namespace = self._store.get("namespaces", owner["metadata"]["namespace"])
         if is_terminating(owner) or (namespace is not None and is_terminating(namespace)):
             return  # Nothing new in a namespace that is on its way out, nor for an owner that is.
-        pod = pod_defaults(pod_from(owner["spec"]["template"], owner, name, node))
+        pod = pod_from(owner["spec"]["template"], owner, name, node)
         if owner["kind"] == "DaemonSet":
             tolerations = [*pod["spec"].get("tolerations", []), *_DAEMON_TOLERATIONS]
             pod = merged(pod, spec={"tolerations": tolerations})
-        self._store.create(pod)
+        self._store.create(pod_defaults(pod))
 
     def _suffix(self) -> str:
         return suffix(self._store.mint())

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from nixkube_deploy.lab.kube import KubeState, Timing
-from nixkube_deploy.lab.kube.objects import is_ready, ready_status
+from nixkube_deploy.lab.kube import KubeState, Timing, seed
+from nixkube_deploy.lab.kube.objects import is_ready, is_terminating, ready_status
 from nixkube_deploy.lab.kube.pods import CSI_DRIVER
-from nixkube_deploy.lab.kube.store import Object
+from nixkube_deploy.lab.kube.store import Object, merged
 
 START = 1_700_000_000.0
 TIMING = Timing(pod_start=0.3, grace_scale=1 / 60, node_grace=4.0, node_period=0.4, toleration=20.0)
@@ -267,3 +267,42 @@ def test_a_large_cluster_ticks_in_a_moment() -> None:
     for _ in range(50):
         drive.state.tick(drive.state.now + 0.1)
     assert (time.process_time() - begin) / 50 < 0.002
+
+
+def test_every_condition_of_a_silent_node_is_unknown_and_comes_back(drive: Drive) -> None:
+    drive.beating.discard("w1")
+    drive.state.kubelet_stopped("w1")
+    drive.run(6)
+    conditions = drive.node("w1")["status"]["conditions"]
+    assert {c["type"]: c["status"] for c in conditions} == dict.fromkeys(
+        ("MemoryPressure", "DiskPressure", "PIDPressure", "Ready"), "Unknown"
+    )
+    drive.beating.add("w1")
+    drive.run(2)
+    assert [c["status"] for c in drive.node("w1")["status"]["conditions"]] == ["False", "False", "False", "True"]
+
+
+def test_a_taint_that_is_not_tolerated_drives_pods_off_at_once_past_every_budget(drive: Drive) -> None:
+    drive.state.block_budgets()
+    taint = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+    node = drive.node("w1")
+    drive.state.store.put(merged(node, spec={"taints": [taint]}))
+    drive.state.tick(drive.state.now + 0.1)
+    leaving = {p["metadata"]["labels"]["app"] for p in drive.state.store.pods_on("w1") if is_terminating(p)}
+    assert "web" in leaving
+
+
+@pytest.mark.parametrize(("seconds", "leaves"), [(75, True), (1000, False), (None, False)])
+def test_a_pod_bears_a_node_that_is_not_ready_as_long_as_it_says(
+    drive: Drive, seconds: int | None, *, leaves: bool
+) -> None:
+    toleration = {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoExecute"}
+    limit = {} if seconds is None else {"tolerationSeconds": seconds}
+    pod = {"nodeSelector": {"kubernetes.io/hostname": "w1"}, "tolerations": [{**toleration, **limit}]}
+    drive.state.apply(seed.workload("Deployment", "own", "default", replicas=1, pod=pod))
+    drive.run(1)
+    drive.beating.discard("w1")
+    for _ in range(10):
+        drive.state.heartbeat("w1", ready=False, reason="cni plugin not initialized")
+        drive.run(1)
+    assert any(is_terminating(p) or not p["spec"].get("nodeName") for p in drive.pods("own")) == leaves
