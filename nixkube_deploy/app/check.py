@@ -15,6 +15,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.nix import Evaluation
+from nixkube_deploy.protocols.drainable import outlooks
 
 STORE_FREE_MIN = 2 * 1024**3
 """Bytes below which a closure is unlikely to fit beside the old one (a NixOS system is 1-3 GiB)."""
@@ -92,7 +93,22 @@ async def _cluster(world: World, found: Survey) -> list[Finding]:
     answers = Finding(subject="cluster", check="API answers", failure=found.cluster_problem)
     if world.cluster is None or found.cluster_problem is not None:
         return [answers]
-    return [answers, await rights(world, world.cluster)]
+    return [answers, await rights(world, world.cluster), *await drains(world, world.cluster, found)]
+
+
+async def drains(world: World, cluster: Cluster, found: Survey) -> list[Finding]:
+    """Whether each host could be emptied, as its strategy says, if a change asked for it now."""
+    nodes = {name: facts.node.name for name, facts in found.facts.items() if facts.node is not None}
+    options = {node: world.fleet.hosts[name].policy.drain for name, node in nodes.items()}
+    said: list[str] = []
+    seen = await outlooks(cluster, {node: each for node, each in options.items() if each.enabled}, said.append)
+    unknown = (Failure(kind=FailureKind.PREFLIGHT, message=line) for line in said)
+    findings = [Finding(subject="cluster", check="drains", failure=failure) for failure in unknown]
+    for name, node in nodes.items():
+        if outlook := seen.get(node):
+            detail = "; ".join(outlook.waits)
+            findings.append(Finding(subject=name, check="can be drained", detail=detail, failure=outlook.never))
+    return findings
 
 
 async def rights(world: World, cluster: Cluster) -> Finding:

@@ -9,6 +9,7 @@ from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
 from nixkube_deploy.app.earlier import before_run, generation, recorded
+from nixkube_deploy.app.foresee import with_outlook
 from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target, read_target
 from nixkube_deploy.app.saved import read_plan, refuse_moved
@@ -126,7 +127,10 @@ async def reboot(request: Request, needed: bool, console: Console) -> Report:
         found = await survey(world, world.fleet.hosts.values(), console.say)
         prepared = await _surveyed(world, found)
         hosts = frozenset(n for n, f in found.facts.items() if f.runs_nixos and (f.reboot_pending or not needed))
-        made = plan_reboot(world.fleet, prepared, hosts, Choices(digest=target.loaded.digest))
+        choices = Choices(digest=target.loaded.digest)
+        made, prepared = await with_outlook(
+            world, prepared, lambda p: plan_reboot(world.fleet, p, hosts, choices), console.say
+        )
         return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
 
 
@@ -142,7 +146,10 @@ async def rollback(request: Request, to_run: str | None, to_generation: int | No
         )
         prepared = await _surveyed(world, found)
         prepared = replace(prepared, closures=back.closures, problems={**back.problems, **prepared.problems})
-        made = plan_rollback(world.fleet, prepared, back.targets, Choices(digest=target.loaded.digest))
+        choices = Choices(digest=target.loaded.digest)
+        made, prepared = await with_outlook(
+            world, prepared, lambda p: plan_rollback(world.fleet, p, back.targets, choices), console.say
+        )
         return await carry_out(Planned(plan=made, prepared=prepared), request, world, state, console)
 
 

@@ -12,6 +12,7 @@ from nixkube_deploy.app.clock import new_run_id
 from nixkube_deploy.app.compare import differences
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.execute import Execution, execute
+from nixkube_deploy.app.foresee import with_outlook
 from nixkube_deploy.app.marks import marks, to_come
 from nixkube_deploy.app.prepare import prepare
 from nixkube_deploy.app.privilege import with_rights
@@ -80,7 +81,8 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
     choices = Choices(
         bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, mode=request.mode, digest=target.loaded.digest
     )
-    return Planned(plan=rollout(world.fleet, prepared, choices), prepared=prepared)
+    plan, prepared = await with_outlook(world, prepared, lambda p: rollout(world.fleet, p, choices), console.say)
+    return Planned(plan=plan, prepared=prepared)
 
 
 async def carry_out(planned: Planned, request: Request, world: World, state: Path, console: Console) -> Report:

@@ -114,6 +114,21 @@ class DisruptionBudget:
     match_labels: Mapping[str, str] = field(default_factory=dict)
     match_expressions: tuple[LabelRequirement, ...] = ()
     disruptions_allowed: int = 0
+    healthy: int = 0
+    """``status.currentHealthy``."""
+    desired: int = 0
+    """``status.desiredHealthy``."""
+    expected: int = 0
+    """``status.expectedPods``."""
+    is_observed: bool = False
+    """Whether the numbers are of the budget as it is now, and the controller could count."""
+    spares_unready: bool = True
+    """Whether it protects also pods that are not Ready (``unhealthyPodEvictionPolicy`` is not ``AlwaysAllow``)."""
+
+    @property
+    def never_allows(self) -> bool:
+        """Whether it allows no disruption even when every one of its pods is healthy."""
+        return self.is_observed and self.disruptions_allowed <= 0 and 0 < self.expected <= self.desired
 
     def selects(self, pod: Pod) -> bool:
         """Whether the budget covers the pod."""

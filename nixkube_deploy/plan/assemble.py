@@ -26,6 +26,7 @@ from nixkube_deploy.plan.version import overtakers
 def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choices: Choices) -> Plan:
     """The plan that does what the intents say, in waves, within budgets."""
     control = control_plane(fleet)
+    intents = [_drainable(intent, prepared) for intent in intents]
     intents = [replace(i, risks=(*i.risks, *_risks(fleet, i, prepared, control))) for i in intents]
     made = budgets(fleet, intents, prepared.voters)
     zones = domains(fleet, intents)
@@ -47,7 +48,14 @@ def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choice
 
 def _risks(fleet: Fleet, intent: Intent, prepared: Prepared, control: frozenset[HostName]) -> tuple[str, ...]:
     room = short_of_store(intent.host, intent.facts, prepared.differences.get(intent.host.name))
-    return (*(room if intent.copies else ()), *risks(intent, fleet.cluster.distribution, control))
+    waits = prepared.drain_waits.get(intent.host.name, ()) if intent.acts and intent.drains else ()
+    return (*(room if intent.copies else ()), *risks(intent, fleet.cluster.distribution, control), *waits)
+
+
+def _drainable(intent: Intent, prepared: Prepared) -> Intent:
+    """A host that has to be emptied and cannot be is not begun."""
+    failure = prepared.undrainable.get(intent.host.name)
+    return replace(intent, problem=failure) if failure is not None and intent.acts and intent.drains else intent
 
 
 def _work(fleet: Fleet, intents: Sequence[Intent], ordered: Order) -> tuple[list[Task], list[Section]]:

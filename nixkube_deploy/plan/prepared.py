@@ -27,6 +27,10 @@ class Prepared:
     """Hosts with an etcd voter, when that is known; control-plane hosts count as voters anyway."""
     differences: Mapping[HostName, HostDifference] = field(default_factory=dict)
     """How closures differ; only when that was asked for."""
+    undrainable: Mapping[HostName, Failure] = field(default_factory=dict)
+    """Hosts whose Node could not be drained, however long one waits."""
+    drain_waits: Mapping[HostName, tuple[str, ...]] = field(default_factory=dict)
+    """What draining a host would have to wait for, if it were drained now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

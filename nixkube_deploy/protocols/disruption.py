@@ -21,10 +21,8 @@ from nixkube_deploy.protocols.eviction import (
     POLL,
     Evictor,
     PermanentlyHeld,
-    SortedPods,
-    daemonset_of,
     doubly_covered,
-    sort_pods,
+    sorted_pods,
 )
 from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE, holds
 
@@ -106,7 +104,7 @@ async def still_drained(cluster: Cluster, node: str, options: DrainOptions) -> t
     """What speaks against rebooting the node right now; empty when it is cordoned and drained."""
     now = await _existing(cluster, node)
     found = () if now.unschedulable else (f"Node {node} is schedulable again",)
-    sorted_ = await _sorted_pods(cluster, node, options)
+    sorted_ = await sorted_pods(cluster, node, options)
     unfinished = [pod for pod in (*sorted_.leave, *(p for p, _ in sorted_.refused)) if not pod.is_finished]
     return found + tuple(f"pod {pod.key} is on Node {node}" for pod in unfinished)
 
@@ -176,19 +174,12 @@ def _contended(node: str, done: str) -> TaskError:
 # Drain.
 
 
-async def _sorted_pods(cluster: Cluster, node: str, options: DrainOptions) -> SortedPods:
-    pods = await cluster.pods(node)
-    owners = {(pod.namespace, pod.owner_name or "") for pod in pods if daemonset_of(pod) is not None}
-    exists = {f"{space}/{name}": await cluster.daemonset_exists(space, name) for space, name in sorted(owners)}
-    return sort_pods(pods, options, exists)
-
-
 async def _plan_evictions(evictor: Evictor, node: str) -> tuple[Pod, ...]:
     """The pods to remove; raises before anything is touched when one of them may not be."""
     cluster, options = evictor.cluster, evictor.options
-    sorted_ = await evictor.steadily(lambda: _sorted_pods(cluster, node, options), f"listing the pods of {node}")
+    sorted_ = await evictor.steadily(lambda: sorted_pods(cluster, node, options), f"listing the pods of {node}")
     if sorted_.refused:
-        raise _refused_by_policy(node, sorted_.refused)
+        raise refused_by_policy(node, sorted_.refused)
     if sorted_.leave and not options.disable_eviction:
         await _refuse_double_budgets(evictor, node, sorted_.leave)
     return sorted_.leave
@@ -202,7 +193,7 @@ async def _refuse_double_budgets(evictor: Evictor, node: str, leaving: tuple[Pod
         evictor.report(f"budgets are not checked beforehand: {error.failure.message}")
         return
     if doubled := doubly_covered(leaving, budgets):
-        raise _covered_twice(node, doubled)
+        raise covered_twice(node, doubled)
 
 
 async def _remove_all(evictor: Evictor, node: str, leaving: tuple[Pod, ...]) -> None:
@@ -247,7 +238,8 @@ async def _await_detach(evictor: Evictor, node: str) -> None:
 # What went wrong.
 
 
-def _refused_by_policy(node: str, refused: tuple[tuple[Pod, str], ...]) -> TaskError:
+def refused_by_policy(node: str, refused: tuple[tuple[Pod, str], ...]) -> TaskError:
+    """The drain options forbid removing these pods, each with its reason."""
     (first, reason), others = refused[0], len(refused) - 1
     more = f" (and {others} more)" if others else ""
     return task_error(
@@ -261,7 +253,8 @@ def _refused_by_policy(node: str, refused: tuple[tuple[Pod, str], ...]) -> TaskE
     )
 
 
-def _covered_twice(node: str, doubled: tuple[tuple[Pod, tuple[str, ...]], ...]) -> TaskError:
+def covered_twice(node: str, doubled: tuple[tuple[Pod, tuple[str, ...]], ...]) -> TaskError:
+    """The API evicts no pod that more than one budget covers."""
     pod, budgets = doubled[0]
     return task_error(
         FailureKind.DRAIN,

@@ -37,6 +37,16 @@ class SortedPods:
     """Pods that policy forbids to remove, and the option that would allow it. One of these and nothing is evicted."""
 
 
+async def sorted_pods(
+    cluster: Cluster, node: str, options: DrainOptions, known: dict[str, bool] | None = None
+) -> SortedPods:
+    """The pods of a node, sorted. ``known`` remembers of DaemonSets whether they exist, from Node to Node."""
+    pods, exists = await cluster.pods(node), {} if known is None else known
+    for key in sorted({key for pod in pods if (key := daemonset_of(pod)) is not None} - exists.keys()):
+        exists[key] = await cluster.daemonset_exists(*key.split("/", 1))
+    return sort_pods(pods, options, exists)
+
+
 def sort_pods(pods: Iterable[Pod], options: DrainOptions, daemonset_exists: Mapping[str, bool]) -> SortedPods:
     """Sort pods as kubectl's filters do, in their order: DaemonSet, mirror, emptyDir, unmanaged.
 

@@ -102,6 +102,7 @@ CASES = (
     refused("w2:unreachable", Kind.UNREACHABLE, "connection refused"),
     refused("w2:unreachable=silent", Kind.UNREACHABLE, "took longer than 2 s"),
     refused("w2:wrong-host-key", Kind.HOST_KEY, "shows another host key"),
+    refused("w2:pdb-blocks", Kind.DRAIN, "can never be evicted: PodDisruptionBudget default/stubborn-w2"),
     refused("w2:auth-refused", Kind.AUTHENTICATION, "does not let root in"),
     refused("w2:sudo-password-wrong", Kind.PRIVILEGE, "sudo asks admin for a password", user="admin", privilege="sudo"),
     refused("w2:eval-fails", Kind.EVALUATION, "does not evaluate"),
@@ -157,7 +158,6 @@ CASES = (
         says="where it is healthy",
     ),
     # Not to be helped. A Node stays cordoned only where its host is not well.
-    stuck("w2:pdb-blocks", "drain", Kind.DRAIN, "PodDisruptionBudget default/stubborn-w2", old="w2"),
     stuck(
         "w2:reboot-never-returns",
         "reboot",

@@ -63,9 +63,11 @@ def pod_from(data: Mapping[str, Any]) -> Pod:
 
 def budget_from(data: Mapping[str, Any]) -> DisruptionBudget | None:
     """A PodDisruptionBudget; None for one without a selector, which covers no pod."""
-    meta, selector = _part(data, "metadata"), _part(data, "spec").get("selector")
+    meta, spec, status = _part(data, "metadata"), _part(data, "spec"), _part(data, "status")
+    selector, verdict = spec.get("selector"), _condition(status, "DisruptionAllowed")
     if not isinstance(selector, Mapping):
         return None
+    observed = (status.get("observedGeneration") or 0) >= (meta.get("generation") or 0)
     return DisruptionBudget(
         namespace=meta.get("namespace", ""),
         name=meta.get("name", ""),
@@ -76,7 +78,12 @@ def budget_from(data: Mapping[str, Any]) -> DisruptionBudget | None:
             )
             for e in _list(selector, "matchExpressions")
         ),
-        disruptions_allowed=_part(data, "status").get("disruptionsAllowed") or 0,
+        disruptions_allowed=status.get("disruptionsAllowed") or 0,
+        healthy=status.get("currentHealthy") or 0,
+        desired=status.get("desiredHealthy") or 0,
+        expected=status.get("expectedPods") or 0,
+        is_observed=observed and verdict.get("reason") != "SyncFailed",
+        spares_unready=spec.get("unhealthyPodEvictionPolicy") != "AlwaysAllow",
     )
 
 

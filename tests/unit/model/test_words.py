@@ -264,3 +264,17 @@ def test_back_off_grows_to_its_ceiling_and_varies_within_its_jitter():
     assert [policy.delay(n, 0.5) for n in (1, 2, 3, 4)] == [2.0, 6.0, 18.0, 30.0]
     assert policy.delay(1, 0.0) == pytest.approx(1.8)
     assert policy.delay(10_000, 0.75) == pytest.approx(31.5)
+
+
+@pytest.mark.parametrize(
+    ("healthy", "desired", "expected", "never"), [(1, 1, 1, True), (0, 1, 1, True), (2, 2, 3, False), (0, 0, 0, False)]
+)
+def test_a_budget_never_allows_a_disruption_when_it_wants_all_the_pods_there_are_to_be(
+    healthy, desired, expected, never
+):
+    budget = DisruptionBudget(
+        namespace="n", name="b", healthy=healthy, desired=desired, expected=expected, is_observed=True
+    )
+    assert budget.never_allows is never
+    assert not replace(budget, is_observed=False).never_allows
+    assert not replace(budget, disruptions_allowed=1).never_allows

@@ -123,6 +123,29 @@ def test_an_empty_selector_covers_all_and_none_covers_nothing() -> None:
     assert budget_from({"metadata": {"namespace": "n"}, "spec": {}}) is None
 
 
+@pytest.mark.parametrize(
+    ("generation", "reason", "never"),
+    [(1, "InsufficientPods", True), (2, "InsufficientPods", False), (1, "SyncFailed", False)],
+)
+def test_a_budgets_numbers_count_when_they_are_of_the_budget_as_it_is(
+    generation: int, reason: str, never: bool
+) -> None:
+    status = {
+        "currentHealthy": 1,
+        "desiredHealthy": 1,
+        "expectedPods": 1,
+        "disruptionsAllowed": 0,
+        "observedGeneration": 1,
+        "conditions": [{"type": "DisruptionAllowed", "status": "False", "reason": reason}],
+    }
+    spec = {"selector": {}, "unhealthyPodEvictionPolicy": "AlwaysAllow"}
+    budget = budget_from({"metadata": {"generation": generation}, "spec": spec, "status": status})
+
+    assert budget is not None
+    assert budget.never_allows is never
+    assert not budget.spares_unready
+
+
 def test_a_lease_goes_out_and_comes_back() -> None:
     lease = Lease(namespace="kube-system", name="l", holder="me@h:r", duration=30, resource_version="4")
     sent = lease_to(lease, datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC))
