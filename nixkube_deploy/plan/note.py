@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.fleet import Activator, Fleet
 from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.strategy import RebootBlockers, RebootMethod
 from nixkube_deploy.model.task import Rules
 from nixkube_deploy.plan.classify import changes_node_units
 from nixkube_deploy.plan.intent import Intent
@@ -24,6 +25,7 @@ def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, .
         *_sick_etcd(intents),
         *_spread(fleet, acting, rules),
         *_canary_kubelets(intents, rules),
+        *_rebooting(intents),
         *_stopping(fleet, intents, rules),
         *(f"sections open only within {window}" for window in rules.windows),
     )
@@ -75,6 +77,26 @@ def _canary_kubelets(intents: Sequence[Intent], rules: Rules) -> Iterator[str]:
             f"canary {host_list(ahead)} gets its kubelet before the API servers get theirs: "
             "if the Kubernetes minor version goes up, use --canary 0"
         )
+
+
+def _rebooting(intents: Sequence[Intent]) -> Iterator[str]:
+    """How hosts reboot, where that is more than a reboot, and what that waits for."""
+    reboots = [i for i in intents if i.acts and i.kind is ChangeClass.REBOOT]
+    if once := [i.host.name for i in reboots if i.fallback]:
+        yield (
+            f"the new system is booted once, and is the default only behind its gate: {host_list(once)}; "
+            "a power cycle before that boots the old one"
+        )
+    if kexec := [i.host.name for i in reboots if i.host.policy.reboot_method is RebootMethod.KEXEC]:
+        yield f"reboots go by kexec, past firmware and boot loader, where the kernel can be loaded: {host_list(kexec)}"
+    waits: dict[RebootBlockers, list[HostName]] = {}
+    for intent in reboots:
+        if intent.host.policy.reboot_blockers.any:
+            waits.setdefault(intent.host.policy.reboot_blockers, []).append(intent.host.name)
+    for blockers, names in waits.items():
+        pods = [f"pods {each.selector}" + (f" in {each.namespace}" if each.namespace else "") for each in blockers.pods]
+        alerts = [f"{each.query} at {each.url}" for each in blockers.prometheus]
+        yield f"reboots begin only without {'; '.join((*pods, *alerts))}, waiting {blockers.timeout:g} s: {host_list(names)}"
 
 
 def _stopping(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> Iterator[str]:

@@ -37,7 +37,7 @@ async def await_blockers(world: GateWorld, host: Host, action: AwaitBlockers, re
         waited = world.clock.monotonic() - began
         if not blocking:
             return f"waited {waited:.0f} s for {told}" if told else ""
-        if waited + POLL > action.blockers.timeout:
+        if waited >= action.blockers.timeout:
             raise task_error(
                 FailureKind.GATE,
                 f"{host.name} may not reboot: {blocking[0]}",
@@ -51,7 +51,7 @@ async def await_blockers(world: GateWorld, host: Host, action: AwaitBlockers, re
         if now != told:
             report(f"not rebooted yet: {now}")
         told = now
-        await anyio.sleep(POLL)
+        await anyio.sleep(min(POLL, action.blockers.timeout - waited))
 
 
 async def _blocking(world: GateWorld, host: Host, action: AwaitBlockers) -> tuple[str, ...]:

@@ -133,6 +133,22 @@ def test_what_blocks_reboots_is_waited_for_before_the_host_is_touched():
     assert "w1/blockers" not in plan.graph["w1/rollback"].on_failure_of
 
 
+def test_the_plan_says_how_hosts_reboot_and_what_that_waits_for():
+    blockers = RebootBlockers(
+        pods=(PodBlocker(selector="app=backup"), PodBlocker(selector="batch", namespace="jobs")),
+        prometheus=(AlertBlocker(url="http://prometheus"),),
+        timeout=90.0,
+    )
+    policy = HostPolicy(reboot_method=RebootMethod.KEXEC, reboot_blockers=blockers)
+    notes = plan_of(with_hosts(ONE, "w1", policy=policy), "w1=reboot").notes
+    once = "the new system is booted once, and is the default only behind its gate: w1"
+    assert f"{once}; a power cycle before that boots the old one" in notes
+    assert "reboots go by kexec, past firmware and boot loader, where the kernel can be loaded: w1" in notes
+    waits = 'pods app=backup; pods batch in jobs; ALERTS{alertstate="firing"} at http://prometheus'
+    assert f"reboots begin only without {waits}, waiting 90 s: w1" in notes
+    assert not any("boot" in note for note in plan_of(ONE, "w1=live").notes)
+
+
 def test_nothing_blocks_what_does_not_reboot():
     blockers = RebootBlockers(prometheus=(AlertBlocker(url="http://prometheus"),))
     fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_blockers=blockers))

@@ -126,6 +126,13 @@ async def test_what_does_not_end_fails_with_its_name_and_the_host_untouched():
     assert "within 60 s" in failure.expected
 
 
+async def test_a_short_patience_is_used_up_to_its_end():
+    bench = Bench(pods=(a_pod("nightly"),))
+    began = anyio.current_time()
+    assert "within 2 s" in (await bench.failure(BACKUP, timeout=2.0)).expected
+    assert anyio.current_time() - began == pytest.approx(2.0)
+
+
 async def test_alerts_block_every_host_and_are_told_with_the_query():
     bench = Bench(alerts=Alerts(firing=2), has_cluster=False)
     failure = await bench.failure(BACKUP, alerts=True)
