@@ -20,7 +20,11 @@ from nixkube_deploy.lab.kube import ADMIN, Accounts, KubeServer, KubeState, Timi
 from nixkube_deploy.lab.kube.tls import Authority, Pair, create_authority
 from nixkube_deploy.lab.kube.users import token_of
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.names import RunId
+from nixkube_deploy.model.strategy import DrainOptions
 from nixkube_deploy.ports.cluster import NodePatch
+from nixkube_deploy.protocols.disruption import cordon, drain, uncordon
+from nixkube_deploy.protocols.lease import LOCK_NAME, hold_lease
 from tests.fakes.cluster import LoopClock
 
 START = 1_700_000_000.0
@@ -207,3 +211,46 @@ async def test_kubectl_sees_what_it_may(lab: Lab, tmp_path: Path) -> None:
     assert "deployer" in await kubectl("auth", "whoami")
     assert "nodes" in await kubectl("auth", "can-i", "--list")
     assert 'User "deployer" cannot patch resource "nodes"' in await kubectl("cordon", "w1")
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+async def test_the_rights_we_ask_for_are_enough_to_drain_and_no_more(lab: Lab, tmp_path: Path) -> None:
+    """``docs/rbac.yaml`` as a person would use it: applied, a token made, and then nothing but that token."""
+    manifest = Path(__file__).parents[2] / "docs/rbac.yaml"
+    config = tmp_path / "config"
+    config.write_text(lab.kubeconfig({"token": "admin"}))
+
+    async def kubectl(*arguments: str) -> str:
+        environment = {"HOME": str(tmp_path), "KUBECACHEDIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+        command = ["kubectl", "--kubeconfig", str(config), *arguments]
+        done = await anyio.run_process(command, env=environment, check=False, stdout=PIPE, stderr=PIPE)
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout.decode().strip()
+
+    applied = await kubectl("apply", "--validate=false", "-f", str(manifest))
+    assert "serviceaccount/nixkube-deploy created" in applied
+    assert "unchanged" in await kubectl("apply", "--validate=false", "-f", str(manifest))
+    token = await kubectl("-n", "kube-system", "create", "token", "nixkube-deploy", "--duration", "24h")
+
+    clock, run = LoopClock(), RunId("run-1")
+    async with open_cluster(KubeconfigText(lab.kubeconfig({"token": token})), None, clock=clock) as cluster:
+        async with anyio.create_task_group() as group:
+            group.start_soon(pass_time, lab)
+            async with hold_lease(cluster, clock, LOCK_NAME, "ann@ci:run-1", ttl=1):
+                assert await cordon(cluster, "w1", run)
+                assert await drain(cluster, clock, "w1", DrainOptions(timeout=20), run, lambda _: None) > 0
+                assert await uncordon(cluster, "w1", run)
+            group.cancel_scope.cancel()
+        assert await cluster.lease("kube-node-lease", "w1") is not None
+        with pytest.raises(TaskError, match="forbids us to get leases"):
+            await cluster.lease("default", "somebody-elses")
+        with pytest.raises(TaskError, match="forbids us to delete pods"):
+            await cluster.delete_pod((await cluster.pods("w2"))[0], 0)
+
+
+async def pass_time(lab: Lab) -> None:
+    while True:
+        for name in ("w1", "w2"):
+            lab.state.heartbeat(name, ready=True)
+        lab.state.tick(lab.state.now + 0.1)
+        await anyio.sleep(0.02)
