@@ -222,7 +222,7 @@ CLUSTER = Record(
             ),
             "kubeconfig": (
                 values.Kubeconfig(),
-                "A path, or {fetch: true} (as when absent): over SSH from a control-plane host.",
+                "A path; {fetch: true} (or absent): over SSH from a control plane; {in_cluster: true}: its own pod's.",
             ),
             "context": (values.WORD, "The kubeconfig's context."),
         },

@@ -71,7 +71,7 @@ def _words(shape: Shape) -> str:
         case SecretReference():
             return "`{env: NAME}`, `{file: PATH}` or `{command: [PROGRAM, ...]}`"
         case Kubeconfig():
-            return "a path or `{fetch: true}`"
+            return "a path, `{fetch: true}` or `{in_cluster: true}`"
         case _:
             raise AssertionError(f"nobody has said how {type(shape).__name__} is written")
 

@@ -17,6 +17,7 @@ from nixkube_deploy.inventory.error import InventoryError, quote
 from nixkube_deploy.inventory.sections import Found, Located, bare
 from nixkube_deploy.inventory.shape import At, Field, Flag, ListOf, Record, Schema, Shape, Text, Unfit
 from nixkube_deploy.inventory.tree import Node, Scalar, Table
+from nixkube_deploy.model.fleet import IN_CLUSTER
 from nixkube_deploy.model.secret import SecretFromCommand, SecretFromEnv, SecretFromFile, SecretRef
 
 _NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?$"
@@ -211,19 +212,24 @@ def _reference(values: Mapping[str, Any]) -> SecretRef:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kubeconfig(Shape):
-    """A path, or ``{fetch: true}``: over SSH from a control-plane host, which is also what absence means."""
+    """A path, ``{fetch: true}`` (over SSH from a control-plane host, as when absent) or ``{in_cluster: true}``."""
 
     def _read(self, node: Node, at: At) -> Found:
         if isinstance(node, Scalar) and node.kind == "text":
             return FILE_PATH.read(node, at)
-        fetch = node.entries.get("fetch") if isinstance(node, Table) and len(node.entries) == 1 else None
-        if fetch is not None and bare(Flag().read(fetch.value, at.into("fetch", fetch.key.mark))):
-            return Located(None, node.mark)
-        raise at.misfit(node, "a path or {fetch: true}")
+        if isinstance(node, Table) and len(node.entries) == 1:
+            for way, value in (("fetch", None), ("in_cluster", IN_CLUSTER)):
+                found = node.entries.get(way)
+                if found is not None and bare(Flag().read(found.value, at.into(way, found.key.mark))):
+                    return Located(value, node.mark)
+        raise at.misfit(node, "a path, {fetch: true} or {in_cluster: true}")
 
     def _schema(self, defs: dict[str, Schema]) -> Schema:
-        fetch = {"type": "object", "properties": {"fetch": {"const": True}}, "required": ["fetch"]}
-        return {"oneOf": [FILE_PATH.schema(defs), {**fetch, "additionalProperties": False}]}
+        ways = [
+            {"type": "object", "properties": {way: {"const": True}}, "required": [way], "additionalProperties": False}
+            for way in ("fetch", "in_cluster")
+        ]
+        return {"oneOf": [FILE_PATH.schema(defs), *ways]}
 
     def _plain(self, value: Any) -> Any:
-        return value if value is not None else {"fetch": True}
+        return {"fetch": True} if value is None else {"in_cluster": True} if value == IN_CLUSTER else value

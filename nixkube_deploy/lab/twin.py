@@ -108,7 +108,7 @@ def _twin(original: Plain, world: World, paths: Paths, base: Path, changed: list
     twin: Plain = json.loads(json.dumps(original))  # Aliases of one anchor become copies.
     twin["flake"] = str(paths.flake)
     cluster = twin["cluster"]
-    if isinstance(cluster.get("kubeconfig"), str):
+    if cluster.get("kubeconfig") not in (None, {"fetch": True}):
         cluster["kubeconfig"] = str(paths.kubeconfig)
     for layer in _layers(twin):
         _strip(layer, paths, base)

@@ -227,6 +227,10 @@ class Group:
     """None: the strategy's."""
 
 
+IN_CLUSTER = "in-cluster"
+"""In place of a kubeconfig's path, which is absolute: the service account of the pod the controller runs in."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The Kubernetes cluster the hosts form."""
@@ -234,7 +238,7 @@ class Cluster:
     name: str
     distribution: Distribution = Distribution.K3S
     kubeconfig: str | None = None
-    """Absolute path on the controller; None: fetch it over SSH from a control-plane host."""
+    """Absolute path on the controller, or ``IN_CLUSTER``; None: fetch it over SSH from a control-plane host."""
     context: str | None = None
 
 

@@ -3,12 +3,13 @@
 Importing this module imports lightkube, which costs a tenth of a second or two: ``connect`` does it when needed.
 """
 
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import httpx2
-from lightkube.config.client_adapter import AsyncClient, ConnectionParams
+from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
@@ -16,7 +17,7 @@ from msgspec import MsgspecError
 
 from nixkube_deploy.backends.kubernetes.answers import classify_eviction, words_of
 from nixkube_deploy.backends.kubernetes.api import MERGE_PATCH, Api, Ask, Patience, Reply
-from nixkube_deploy.backends.kubernetes.kubeconfig import is_local
+from nixkube_deploy.backends.kubernetes.kubeconfig import is_local, without_plugin
 from nixkube_deploy.backends.kubernetes.objects import (
     budget_from,
     driver_names,
@@ -26,6 +27,7 @@ from nixkube_deploy.backends.kubernetes.objects import (
     pod_from,
     taints_after,
 )
+from nixkube_deploy.backends.kubernetes.plugin import PluginAuth
 from nixkube_deploy.backends.kubernetes.rights import RIGHTS
 from nixkube_deploy.model.cluster import DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import task_error
@@ -42,19 +44,27 @@ PROXY_NOT_ALLOWED = frozenset({401, 403, 404, 405})
 OVERLOADED = 429
 
 
-def http_client(config: Mapping[str, Any] | None, name: str, patience: Patience) -> httpx2.AsyncClient:
-    """An HTTP client with the TLS, credentials and proxy that the kubeconfig asks for; None: in-cluster or default.
+def http_client(config: Mapping[str, Any] | None, name: str, patience: Patience, clock: Clock) -> httpx2.AsyncClient:
+    """An HTTP client with the TLS, credentials and proxy that the kubeconfig asks for; None: the user's default.
 
     Raises:
         TaskError: CLUSTER, the kubeconfig cannot be used.
     """
     try:
-        chosen = (KubeConfig.from_env() if config is None else KubeConfig.from_dict(dict(config))).get()
+        if config is None:
+            chosen, plugin, proxy = KubeConfig.from_env().get(), None, None
+        else:
+            bare, plugin = without_plugin(config)
+            chosen, proxy = KubeConfig.from_dict(bare).get(), config["clusters"][0]["cluster"].get("proxy-url")
         assert chosen is not None, "without a default, lightkube raises instead"
         single = chosen if chosen.user is not None else chosen._replace(user=User())
-        proxy = None if config is None else config["clusters"][0]["cluster"].get("proxy-url")
         local = is_local(single.cluster.server)
-        return AsyncClient(single, ConnectionParams(timeout=patience.timeout(), trust_env=not local, proxy=proxy))
+        wanted = ConnectionParams(timeout=patience.timeout(), trust_env=not local, proxy=proxy).httpx_params(single)
+        # Newer Pythons want more of a CA than kubectl does and than clusters' own CAs have.
+        wanted["verify"].verify_flags &= ~ssl.VERIFY_X509_STRICT
+        if plugin is not None:
+            wanted["auth"] = PluginAuth(plugin, wanted["verify"], clock)
+        return httpx2.AsyncClient(**wanted)
     except (ConfigError, MsgspecError, OSError, KeyError, ValueError, TypeError) as error:
         raise task_error(
             FailureKind.CLUSTER,

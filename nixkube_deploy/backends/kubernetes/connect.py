@@ -1,9 +1,11 @@
 """Opening a cluster. Importing this is cheap: lightkube is imported by the first ``open_cluster``."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, load
+from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, in_cluster, load
+from nixkube_deploy.model.fleet import IN_CLUSTER
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
 
@@ -14,17 +16,22 @@ async def open_cluster(
 ) -> AsyncIterator[Cluster]:
     """A cluster for the length of the block. Nothing is asked yet: the first call tells whether it answers.
 
-    ``kubeconfig`` is a path, a fetched text, or None for in-cluster credentials or the user's default. ``patience``
-    is how many seconds a call goes on asking an API server that does not answer.
+    ``kubeconfig`` is a path, a fetched text, ``IN_CLUSTER`` for the service account of our own pod, or None for the
+    user's default. ``patience`` is how many seconds a call goes on asking an API server that does not answer.
 
     Raises:
         TaskError: CLUSTER, the kubeconfig cannot be used.
     """
-    config, name = (None, "of the environment") if kubeconfig is None else load(kubeconfig, context)
+    if kubeconfig is None:
+        config, name = None, "of the environment"
+    elif kubeconfig == IN_CLUSTER:
+        config, name = in_cluster(os.environ), "of the pod"
+    else:
+        config, name = load(kubeconfig, context)
     # Late, because lightkube takes longer to import than all of the product's own code.
     from nixkube_deploy.backends.kubernetes.api import Api, Patience  # noqa: PLC0415
     from nixkube_deploy.backends.kubernetes.cluster import ApiCluster, http_client  # noqa: PLC0415
 
     limits = Patience(total=patience)
-    async with http_client(config, name, limits) as http:
+    async with http_client(config, name, limits, clock) as http:
         yield ApiCluster(Api(http, limits), clock)

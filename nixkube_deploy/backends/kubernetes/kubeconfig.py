@@ -21,6 +21,9 @@ from nixkube_deploy.model.failure import FailureKind
 FILE_KEYS = ("certificate-authority", "client-certificate", "client-key", "tokenFile")
 """Keys whose value is a path; all but tokenFile have a twin ``<key>-data`` that holds the content in base64."""
 
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where a pod finds the token and the CA of its service account."""
+
 EXEC_GROUP = "client.authentication.k8s.io/"
 
 
@@ -81,7 +84,7 @@ def inline_files(text: str, contents: Mapping[str, str]) -> str:
 
 
 def load(source: str | KubeconfigText, context: str | None) -> tuple[dict[str, Any], str]:
-    """A kubeconfig with exactly one context, its files absolute and its exec plug-in in a form the client knows.
+    """A kubeconfig with exactly one context, its files absolute and its exec plug-in ready to be started.
 
     The second value names the source for messages.
 
@@ -105,14 +108,8 @@ def load(source: str | KubeconfigText, context: str | None) -> tuple[dict[str, A
             if entry.get(key):
                 entry[key] = str(folder / Path(str(entry[key])).expanduser())
     if user.get("exec"):
-        user["exec"] = _known_exec(user["exec"], folder)
-    reduced = {
-        "current-context": wanted,
-        "contexts": [{"name": wanted, "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [{"name": "c", "cluster": cluster}],
-        "users": [{"name": "u", "user": user}],
-    }
-    return reduced, name
+        user["exec"] = _told(user["exec"], folder, cluster)
+    return _reduced(wanted, cluster, user), name
 
 
 def is_local(server: str) -> bool:
@@ -128,18 +125,51 @@ def _is_loopback(host: str) -> bool:
     return address.is_loopback or address.is_unspecified
 
 
-def _known_exec(plugin: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The plug-in, told its real API version as kubectl does, but labelled with one that the client accepts.
+def without_plugin(config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """A reduced kubeconfig for a client that runs no exec plug-ins, and the plug-in."""
+    user = dict(config["users"][0]["user"])
+    plugin = user.pop("exec", None)
+    named = {**config["users"][0], "user": user}
+    return {**config, "users": [named]}, plugin
 
-    lightkube knows v1alpha1 and v1beta1 only; version v1 differs in nothing that it reads.
+
+def in_cluster(environ: Mapping[str, str], folder: Path = SERVICE_ACCOUNT) -> dict[str, Any]:
+    """A reduced kubeconfig for the service account of the pod we run in; its token is read anew when it is refused.
+
+    Raises:
+        TaskError: CLUSTER, this is no pod, or one without a service account's token.
     """
+    host, port = environ.get("KUBERNETES_SERVICE_HOST", ""), environ.get("KUBERNETES_SERVICE_PORT", "443")
+    files = {"certificate-authority": folder / "ca.crt", "tokenFile": folder / "token"}
+    if not host or not all(path.is_file() for path in files.values()):
+        why = "KUBERNETES_SERVICE_HOST is not set" if not host else f"{folder} has no ca.crt and token"
+        raise _unusable("of the pod", f"this does not run in a pod with a service account: {why}", "set a path instead")
+    address = f"[{host}]" if ":" in host else host
+    cluster = {"server": f"https://{address}:{port}", "certificate-authority": str(files["certificate-authority"])}
+    return _reduced("pod", cluster, {"tokenFile": str(files["tokenFile"])})
+
+
+def _reduced(context: str, cluster: Mapping[str, Any], user: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "current-context": context,
+        "contexts": [{"name": context, "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": user}],
+    }
+
+
+def _told(plugin: Mapping[str, Any], folder: Path, cluster: Mapping[str, Any]) -> dict[str, Any]:
+    """The plug-in as kubectl would start it: told its API version, and the cluster where it asks for that."""
     command, version = str(plugin.get("command", "")), str(plugin.get("apiVersion", f"{EXEC_GROUP}v1"))
-    info = {"apiVersion": version, "kind": "ExecCredential", "spec": {"interactive": False}}
+    spec: dict[str, Any] = {"interactive": False}
+    if plugin.get("provideClusterInfo"):
+        known = ("server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url")
+        spec["cluster"] = {key: cluster[key] for key in known if key in cluster}
+    info = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
     if os.sep in command:
         command = str(folder / Path(command).expanduser())
     told = [*(plugin.get("env") or []), {"name": "KUBERNETES_EXEC_INFO", "value": json.dumps(info)}]
-    version = f"{EXEC_GROUP}v1beta1" if version == f"{EXEC_GROUP}v1" else version
-    return {**plugin, "command": command, "apiVersion": version, "env": told}
+    return {**plugin, "command": command, "env": told}
 
 
 def _read(path: Path) -> str:

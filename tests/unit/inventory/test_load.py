@@ -10,6 +10,7 @@ from nixkube_deploy.inventory.error import InventoryError
 from nixkube_deploy.inventory.load import Loaded, load_fleet
 from nixkube_deploy.inventory.source import LARGEST
 from nixkube_deploy.model.fleet import (
+    IN_CLUSTER,
     Activator,
     BootstrapSettings,
     CopyVia,
@@ -258,6 +259,12 @@ def test_a_kubeconfig_is_fetched_when_absent_or_asked_for() -> None:
 
     assert fetched is None
     assert load(SMALL).fleet.cluster.kubeconfig is None
+
+
+def test_a_controller_in_a_pod_uses_the_pods_own_account() -> None:
+    found = load(SMALL.replace("home}", "home, kubeconfig: {in_cluster: true}}")).fleet.cluster.kubeconfig
+
+    assert found == IN_CLUSTER
 
 
 def test_plain_hosts_need_no_control_plane() -> None:

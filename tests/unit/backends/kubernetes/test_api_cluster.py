@@ -45,7 +45,7 @@ def kubeconfig(server: str, **user: object) -> str:
 @asynccontextmanager
 async def client_of(server: HttpServer, patience: Patience = PATIENCE, **user: object) -> AsyncIterator[ApiCluster]:
     config, name = load(KubeconfigText(kubeconfig(server.url, **user)), None)
-    async with http_client(config, name, patience) as http:
+    async with http_client(config, name, patience, LoopClock()) as http:
         yield ApiCluster(Api(http, patience), LoopClock())
 
 
@@ -391,16 +391,6 @@ async def test_a_token_file_is_read(tmp_path: Path) -> None:
     assert server.asked[0].headers["authorization"] == "Bearer from-file"
 
 
-async def test_an_exec_plugin_of_version_one_gives_a_token() -> None:
-    answer = "import json, os; v = json.loads(os.environ['KUBERNETES_EXEC_INFO'])['apiVersion'].rpartition('/')[2]"
-    answer += "; print(json.dumps({'status': {'token': 'made-by-' + v}}))"
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": sys.executable, "args": ["-c", answer]}
-    async with a_cluster(Says(data=NODE), exec=plugin) as (server, cluster):
-        await cluster.node("w1")
-
-    assert server.asked[0].headers["authorization"] == "Bearer made-by-v1"
-
-
 @pytest.mark.parametrize(
     "command", [["/nowhere/plugin"], [sys.executable, "-c", "import sys; sys.exit('no login')"], ["true"]]
 )
@@ -457,7 +447,7 @@ async def test_a_plain_server_behind_an_https_url_is_not_waited_for_for_ever() -
     async with server.running():
         config, name = load(KubeconfigText(kubeconfig(server.url.replace("http:", "https:"))), None)
         patience = replace(PATIENCE, total=0.2)
-        async with http_client(config, name, patience) as http:
+        async with http_client(config, name, patience, LoopClock()) as http:
             with pytest.raises(TaskError):
                 await Api(http, patience).ask(Ask(method="GET", path="version", right="get version"))
 

@@ -1,6 +1,7 @@
 """Kubeconfigs as text."""
 
 import base64
+import json
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ import yaml
 
 from nixkube_deploy.backends.kubernetes.kubeconfig import (
     KubeconfigText,
+    in_cluster,
     inline_files,
     is_local,
     load,
     referenced_files,
     rewrite_server,
+    without_plugin,
 )
 from nixkube_deploy.model.error import TaskError
 
@@ -95,14 +98,48 @@ def test_relative_files_are_relative_to_the_kubeconfig(tmp_path: Path) -> None:
     assert loaded["clusters"][0]["cluster"]["certificate-authority"] == "/etc/ca.pem"
 
 
-def test_an_exec_plugin_is_told_its_version_and_labelled_with_one_the_client_knows() -> None:
-    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "args": ["eks", "get-token"]}
+def test_an_exec_plugin_is_told_its_version_and_the_cluster_where_it_asks() -> None:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": "aws", "provideClusterInfo": True}
     loaded, _ = load(KubeconfigText(config(user={"exec": plugin})), None)
 
     known = loaded["users"][0]["user"]["exec"]
-    assert known["apiVersion"] == "client.authentication.k8s.io/v1beta1"
-    assert '"apiVersion": "client.authentication.k8s.io/v1"' in known["env"][-1]["value"]
+    info = json.loads(known["env"][-1]["value"])
     assert known["command"] == "aws"
+    assert info["apiVersion"] == "client.authentication.k8s.io/v1"
+    assert info["spec"]["cluster"]["server"] == loaded["clusters"][0]["cluster"]["server"]
+
+
+def test_an_exec_plugin_beside_the_kubeconfig_is_found_there(tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(config(user={"exec": {"command": "./login"}}))
+    loaded, _ = load(str(tmp_path / "config"), None)
+
+    bare, plugin = without_plugin(loaded)
+    assert plugin is not None
+    assert plugin["command"] == str(tmp_path / "login")
+    assert bare["users"] == [{"name": "u", "user": {}}]
+
+
+def a_pod(folder: Path) -> dict[str, str]:
+    for name in ("ca.crt", "token"):
+        (folder / name).write_text(name)
+    return {"KUBERNETES_SERVICE_HOST": "fd00::1", "KUBERNETES_SERVICE_PORT": "443"}
+
+
+def test_a_pod_has_a_kubeconfig_of_its_own(tmp_path: Path) -> None:
+    found = in_cluster(a_pod(tmp_path), tmp_path)
+
+    ca, token = str(tmp_path / "ca.crt"), str(tmp_path / "token")
+    assert found["clusters"][0]["cluster"] == {"server": "https://[fd00::1]:443", "certificate-authority": ca}
+    assert found["users"][0]["user"] == {"tokenFile": token}
+
+
+def test_what_is_no_pod_says_so(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="KUBERNETES_SERVICE_HOST is not set"):
+        in_cluster({}, tmp_path)
+    environ = a_pod(tmp_path)
+    (tmp_path / "token").unlink()
+    with pytest.raises(TaskError, match="has no ca"):
+        in_cluster(environ, tmp_path)
 
 
 @pytest.mark.parametrize(

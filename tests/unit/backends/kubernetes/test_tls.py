@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -109,6 +110,22 @@ async def test_the_clusters_ca_and_a_client_certificate_are_used(tmp_path: Path)
         text = kubeconfig(server, ca, issue("admin", by=ca))
         async with open_cluster(text, None, clock=LoopClock()) as cluster:
             assert await cluster.node("w1") is not None
+
+
+async def test_a_client_certificate_of_an_exec_plugin_is_used_and_its_connections_are_not_kept(tmp_path: Path) -> None:
+    ca = issue("ca")
+    client = issue("admin", by=ca)
+    status = {"clientCertificateData": client.pem, "clientKeyData": client.key_pem}
+    (tmp_path / "credential").write_text(json.dumps({"status": status}))
+    plugin = {"command": "cat", "args": [str(tmp_path / "credential")]}
+    async with an_api(tmp_path, issue("api", by=ca), client_ca=ca) as server:
+        config = yaml.safe_load(kubeconfig(server, ca).text)
+        config["users"][0]["user"] = {"exec": plugin}
+        text = KubeconfigText(yaml.safe_dump(config))
+        async with open_cluster(text, None, clock=LoopClock()) as cluster:
+            assert await cluster.node("w1") is not None
+
+    assert server.asked[0].headers["connection"] == "close"
 
 
 async def test_a_server_of_another_ca_is_refused_for_good(tmp_path: Path) -> None:
