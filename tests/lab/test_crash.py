@@ -86,7 +86,20 @@ def a_kill(chance: random.Random, *, uniform: bool) -> Kill:
     if uniform:
         return Kill(seconds=chance.uniform(0.3, LONGEST))
     step = chance.choice(
-        ("copy", "cordon", "drain", "activate", "activate", "reboot", "reboot", "prove", "gate", "confirm", "uncordon")
+        (
+            "copy",
+            "cordon",
+            "drain",
+            "activate",
+            "activate",
+            "reboot",
+            "reboot",
+            "prove",
+            "gate",
+            "promote",
+            "confirm",
+            "uncordon",
+        )
     )
     what = chance.choice(("TaskStarted", "TaskSettled"))
     delay = chance.choice((0.0, chance.uniform(0, 0.05), chance.uniform(0, 0.6)))
