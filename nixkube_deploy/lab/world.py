@@ -22,6 +22,7 @@ from nixkube_deploy.lab.kube.server import KubeServer
 from nixkube_deploy.lab.kube.state import KubeState
 from nixkube_deploy.lab.kube.timing import REAL, SHORT
 from nixkube_deploy.lab.kube.users import Accounts
+from nixkube_deploy.lab.kubelet import Phase
 from nixkube_deploy.lab.machine import Machine, machine_from_plain
 from nixkube_deploy.lab.population import CHANCE, Birth, create_machine, embody, jump_hosts, wake
 from nixkube_deploy.lab.ports import free_ports
@@ -33,6 +34,8 @@ from nixkube_deploy.model.names import HostName
 
 TICK_SECONDS = 0.05
 SAVE_SECONDS = 0.5
+AWAY_SECONDS = 4 * TICK_SECONDS
+"""How long the API is away each time nobody is seen to serve it."""
 STATE_VERSION = 1
 
 
@@ -133,7 +136,15 @@ class World:
                 self.kube.tick(now)
                 if self.faults.faults and (cluster := self._cluster_faults()) is not None:
                     cluster.strike()
+                if self.server is not None and not self._control_plane_runs():
+                    self.server.take_down(AWAY_SECONDS)
             await asyncio.sleep(TICK_SECONDS)
+
+    def _control_plane_runs(self) -> bool:
+        """Whether somebody serves the API, which has one address and every control-plane host behind it."""
+        serving = [h for h in self.hosts.values() if h.role == "control-plane" and h.kubelet is not None]
+        installed = [h for h in serving if h.kubelet is not None and h.kubelet.unit is not None]
+        return not installed or any(_serves(host) for host in installed)
 
     # --- faults --------------------------------------------------------------------------------------------------
 
@@ -330,6 +341,12 @@ class World:
             away = node is not None and (node.unschedulable or not node.ready)
             found[host.name] = {"powered": host.machine.powered, "away": away}
         return found
+
+
+def _serves(host: LabHost) -> bool:
+    """Whether the unit that the API server is part of (or is started with) runs on a machine that is up."""
+    assert host.kubelet is not None
+    return host.machine.powered and not host.rebooting and host.kubelet.phase is not Phase.DOWN
 
 
 def _row(host: LabHost, nodes: dict[str, Any]) -> dict[str, Any]:

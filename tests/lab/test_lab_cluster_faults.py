@@ -9,6 +9,7 @@ import pytest
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
 from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText
 from nixkube_deploy.lab.kube.objects import is_ready, ready_status
+from nixkube_deploy.lab.shell import Streams, TextInput
 from nixkube_deploy.lab.world import World
 from nixkube_deploy.model.cluster import Pod
 from nixkube_deploy.model.error import TaskError
@@ -133,3 +134,35 @@ async def test_pods_that_start_on_a_node_never_become_ready(world: World, cluste
     assert ready_webs() == 2
     await world.clear_faults(None, None)
     await until(lambda: ready_webs() == 3)
+
+
+async def etcd(world: World, host: str, command: str) -> tuple[int, str]:
+    out: list[str] = []
+    streams = Streams(stdin=TextInput(""), out=out.append, err=out.append)
+    code = await world.hosts[host].execute("root", command, streams)
+    return code, "".join(out)
+
+
+async def test_etcd_tells_of_a_learner_and_of_alarms(tmp_path):
+    async with a_world(tmp_path / "lab", "cp1 cp2 cp3 | w1") as world:
+        await until(lambda: len(world.kube.store.all("nodes")) == 4)
+        health = "curl -sS http://127.0.0.1:2381/health"
+        assert await etcd(world, "cp1", health) == (0, '{"health":"true","reason":""}')
+        world.add_fault("cp2:etcd-learner")
+        assert "learner" in (await etcd(world, "cp2", health))[1]
+        assert (await etcd(world, "cp1", health))[1] == '{"health":"true","reason":""}'
+        members = (await etcd(world, "cp1", "etcdctl member list"))[1].splitlines()
+        assert [line.rpartition(", ")[2] for line in members] == ["false", "true", "false"]
+        assert (await etcd(world, "cp1", "etcdctl endpoint health --cluster"))[0] == 1
+        await world.clear_faults(None, None)
+        world.add_fault("cp3:etcd-alarm=NOSPACE")
+        assert (await etcd(world, "cp1", health))[1] == '{"health":"false","reason":"ALARM NOSPACE"}'
+        assert "alarm:NOSPACE" in (await etcd(world, "cp1", "etcdctl alarm list"))[1]
+
+
+async def test_the_api_is_away_while_its_only_control_plane_host_reboots(world: World, cluster: Cluster):
+    await cluster.nodes()
+    await etcd(world, "cp1", "systemctl reboot")
+    await until(lambda: world.server.is_down)
+    await until(lambda: not world.server.is_down and is_ready(node(world, "cp1")))
+    assert len(await cluster.nodes()) == 3

@@ -48,17 +48,29 @@ def _served(host: LabHost, port: int | None, path: str) -> tuple[int, str] | Non
         return kubelet if path == "/healthz" else (404, "404 page not found")
     if host.role != "control-plane":
         return None
-    if host.setting.faults.peek(host.name, "etcd-member-down"):
-        return 503, '{"health":"false","reason":"RAFT NO LEADER"}'
+    if (trouble := _trouble(host)) is not None:
+        return 503, json.dumps({"health": "false", "reason": trouble}, separators=(",", ":"))
     return 200, '{"health":"true","reason":""}'
 
 
+def _trouble(host: LabHost) -> str | None:
+    """Why the host's etcd member is not healthy. An alarm is everybody's, whichever member raised it."""
+    faults = host.setting.faults
+    if faults.peek(host.name, "etcd-member-down"):
+        return "RAFT NO LEADER"
+    alarms = [alarm for name in host.setting.peers if (alarm := faults.peek(name, "etcd-alarm")) is not None]
+    if alarms:
+        return f"ALARM {alarms[0].argument}"
+    return "RANGE ERROR:rpc not supported for learner" if faults.peek(host.name, "etcd-learner") else None
+
+
 async def etcdctl(call: Call) -> int:
-    """``etcdctl endpoint health|status`` and ``member list`` of the embedded etcd."""
+    """``etcdctl endpoint health|status``, ``member list`` and ``alarm list`` of the embedded etcd."""
     words = [word for word in call.args if not word.startswith("-")]
     faults, peers = call.host.setting.faults, call.host.setting.peers
     members = [host for host in peers.values() if host.role == "control-plane"]
-    healthy = {host.name: host.machine.powered and not faults.peek(host.name, "etcd-member-down") for host in members}
+    healthy = {host.name: host.machine.powered and _trouble(host) is None for host in members}
+    learners = {name for name in healthy if faults.peek(name, "etcd-learner")}
     if call.host.name not in healthy:
         call.err("Error: context deadline exceeded\n")
         return 1
@@ -67,7 +79,11 @@ async def etcdctl(call: Call) -> int:
             chosen = list(healthy) if "--cluster" in call.args else [call.host.name]
             return _health(call, {name: healthy[name] for name in chosen})
         case ["member", "list"]:
-            return _members(call, list(healthy))
+            return _members(call, list(healthy), learners)
+        case ["alarm", "list"]:
+            raised = [(name, fault) for name in healthy if (fault := faults.peek(name, "etcd-alarm")) is not None]
+            call.out("".join(f"memberID:{int(_member_id(n), 16)} alarm:{fault.argument} \n" for n, fault in raised))
+            return 0
         case ["endpoint", "status"]:
             call.out(
                 "".join(
@@ -93,13 +109,14 @@ def _health(call: Call, healthy: dict[str, bool]) -> int:
     return 1
 
 
-def _members(call: Call, names: list[str]) -> int:
+def _members(call: Call, names: list[str], learners: set[str]) -> int:
     if "-w=json" in call.args or "--write-out=json" in call.args:
-        members = [{"ID": int(_member_id(name), 16), "name": name, "isLearner": False} for name in names]
+        members = [{"ID": int(_member_id(name), 16), "name": name, "isLearner": name in learners} for name in names]
         call.out(json.dumps({"members": members}) + "\n")
         return 0
     for name in names:
-        call.out(f"{_member_id(name)}, started, {name}, https://{name}:2380, https://{name}:2379, false\n")
+        learner = str(name in learners).lower()
+        call.out(f"{_member_id(name)}, started, {name}, https://{name}:2380, https://{name}:2379, {learner}\n")
     return 0
 
 
