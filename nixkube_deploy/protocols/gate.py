@@ -21,6 +21,8 @@ __all__ = ["GateWorld", "open_gate", "soak"]
 
 FIRST_POLL = 0.15
 """Seconds between the first two looks; each pause is longer than the one before, up to LAST_POLL."""
+BETWEEN_PASSES = 0.05
+"""Seconds from the first complete pass to the second."""
 SLOWING = 1.25
 LAST_POLL = 2.0
 LOOKS_WHILE_HOLDING = 6
@@ -84,7 +86,7 @@ async def soak(world: GateWorld, host: Host, action: Soak, report: Report) -> No
 def _pause(watch: Watch, now: float, ready_for: float, pause: float) -> float:
     """The next pause. A short holding time is looked at often, and its last look is exactly at its end."""
     if watch.holding_since is None:
-        return FIRST_POLL if watch.passes else pause
+        return BETWEEN_PASSES if watch.passes else pause
     often = max(ready_for / LOOKS_WHILE_HOLDING, FIRST_POLL)
     return min(pause, often, max(watch.holding_since + ready_for - now, 0.01))
 
