@@ -13,7 +13,7 @@ from nixkube_deploy.model.building import BuildOn, BuildSettings, EvaluationSett
 from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.model.strategy import HostPolicy, Limit, OnFailure, RebootPolicy, Strategy
+from nixkube_deploy.model.strategy import HostPolicy, Limit, OnFailure, RebootBlockers, RebootPolicy, Strategy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +26,7 @@ class Overrides:
     on_failure: OnFailure | None = None
     reboot: RebootPolicy | None = None
     no_drain: bool = False
+    ignore_blockers: bool = False
     impure: bool = False
     override_inputs: Mapping[str, str] = field(default_factory=dict)
     """Added to the inventory's ``evaluation.override_inputs``; a local path starts where the command was typed."""
@@ -137,4 +138,5 @@ def _override_host(host: Host, overrides: Overrides) -> Host:
 
 def _override_policy(policy: HostPolicy, overrides: Overrides) -> HostPolicy:
     drain = replace(policy.drain, enabled=False) if overrides.no_drain else policy.drain
-    return replace(policy, drain=drain, reboot=overrides.reboot or policy.reboot)
+    blockers = RebootBlockers() if overrides.ignore_blockers else policy.reboot_blockers
+    return replace(policy, drain=drain, reboot=overrides.reboot or policy.reboot, reboot_blockers=blockers)

@@ -47,6 +47,9 @@ def strategy_options(function: F) -> F:
         click.option("--reboot", type=click.Choice(["auto", "never", "always"]), help="Whether to reboot."),
         click.option("--no-drain", is_flag=True, help="Do not cordon and drain nodes."),
         click.option(
+            "--ignore-blockers", is_flag=True, help="Reboot although what strategy.reboot_blockers names is there."
+        ),
+        click.option(
             "--skip-unreachable", is_flag=True, help="Go on without hosts that do not answer (they use up the budget)."
         ),
     )
@@ -129,6 +132,7 @@ def make_request(inventory: Path, on: str | None = None, **options: Any) -> "Req
         on_failure=OnFailure(value) if (value := options.pop("on_failure", None)) else None,
         reboot=RebootPolicy(value) if (value := options.pop("reboot", None)) else None,
         no_drain=options.pop("no_drain", False),
+        ignore_blockers=options.pop("ignore_blockers", False),
         impure=options.pop("impure", False),
         override_inputs=dict(options.pop("override_input", ())),
         max_jobs=options.pop("max_jobs", None),

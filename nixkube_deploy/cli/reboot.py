@@ -18,11 +18,18 @@ from nixkube_deploy.cli.options import (
 @click.command()
 @inventory_argument
 @on_option
-@click.option("--needed/--all", "needed", default=True, help="Only hosts whose booted kernel is not the current one.")
+@click.option(
+    "--needed/--all",
+    "needed",
+    default=True,
+    help="Only hosts whose booted kernel is not the current one, or whose next boot is another system; or all.",
+)
 @strategy_options
 @acting_options
 def command(inventory: Path, on: str | None, needed: bool, **options: Any) -> int:
     """Reboot hosts in rolling waves: same drain, same gates, same budget as apply. Changes no configuration.
+
+    Only within strategy.windows, where there are any; what strategy.reboot_blockers names is waited for first.
 
     \b
     deploy reboot inventory.yaml
