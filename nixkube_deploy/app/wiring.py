@@ -16,12 +16,7 @@ from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.world import World
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
-from nixkube_deploy.backends.kubernetes.kubeconfig import (
-    KubeconfigText,
-    inline_files,
-    referenced_files,
-    rewrite_server,
-)
+from nixkube_deploy.backends.kubernetes.fetch import fetch_kubeconfig
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.nix.closures import NixClosures
 from nixkube_deploy.backends.nix.program import NixProgram
@@ -33,10 +28,10 @@ from nixkube_deploy.backends.ssh.options import OpensshOptions
 from nixkube_deploy.backends.ssh.shell import SshShell
 from nixkube_deploy.backends.web.get import ThreadedWeb
 from nixkube_deploy.model.error import TaskError
-from nixkube_deploy.model.failure import Failure, FailureKind
-from nixkube_deploy.model.fleet import Activator, Fleet, Host
+from nixkube_deploy.model.failure import Failure
+from nixkube_deploy.model.fleet import Activator, Fleet
 from nixkube_deploy.ports.cluster import Cluster
-from nixkube_deploy.ports.shell import Command, Shell
+from nixkube_deploy.ports.shell import Shell
 from nixkube_deploy.protocols.activation import NativeActivator
 
 
@@ -107,41 +102,8 @@ async def _cluster(
     if not fleet.cluster.distribution.has_kubelet:
         return None, None
     try:
-        source = fleet.cluster.kubeconfig or await _fetch_kubeconfig(fleet, shell)
+        source = fleet.cluster.kubeconfig or await fetch_kubeconfig(fleet, shell)
         cluster = await stack.enter_async_context(open_cluster(source, fleet.cluster.context, clock=clock))
     except TaskError as error:
         return None, error.failure
     return cluster, None
-
-
-async def _fetch_kubeconfig(fleet: Fleet, shell: Shell) -> KubeconfigText:
-    """An admin kubeconfig from the first control-plane host that has one, fit for use from here."""
-    path = fleet.cluster.distribution.admin_kubeconfig
-    assert path is not None, "plain hosts have no cluster"
-    seen: list[str] = []
-    for host in fleet.hosts.values():
-        if not host.role.is_control_plane:
-            continue
-        try:
-            text = await _cat(shell, host, path)
-            contents = {name: await _cat(shell, host, name) for name in referenced_files(text)}
-        except TaskError as error:
-            seen.append(f"{host.name}: {error.failure.message}")
-            continue
-        return KubeconfigText(rewrite_server(inline_files(text, contents), host.address))
-    raise TaskError(
-        Failure(
-            kind=FailureKind.CLUSTER,
-            message=f"no control-plane host has a readable {path}",
-            expected="cluster.kubeconfig in the inventory, or that file on a control-plane host",
-            evidence=tuple(seen) or ("the inventory has no control-plane host",),
-            next="set cluster.kubeconfig",
-        )
-    )
-
-
-async def _cat(shell: Shell, host: Host, path: str) -> str:
-    result = await shell.run(host, Command(argv=("cat", path), privileged=True))
-    if not result.ok:
-        raise TaskError(Failure(kind=FailureKind.CLUSTER, message=f"cannot read {path}", evidence=result.tail(3)))
-    return result.stdout

@@ -98,10 +98,16 @@ class _Again(Exception):  # noqa: N818 (a signal to the retry loop)
 
 
 class Api:
-    """Asks one API server over one connection pool."""
+    """Asks one API over one connection pool.
 
-    def __init__(self, http: httpx2.AsyncClient, patience: Patience) -> None:
+    With several ``servers`` (the API servers of a control plane, each at its own address) the next one is asked when
+    one cannot be reached, and stays the one that is asked until it cannot be reached either.
+    """
+
+    def __init__(self, http: httpx2.AsyncClient, patience: Patience, servers: tuple[str, ...] = ()) -> None:
         self._http, self._patience = http, patience
+        self._servers = servers or (str(http.base_url),)
+        self._at = 0
 
     async def ask(self, ask: Ask) -> Reply:
         """The answer.
@@ -121,9 +127,10 @@ class Api:
         try:
             return await retrying(self._once, ask, anyio.current_time() + self._patience.total)
         except _Again as error:
+            where = " and ".join(self._servers)
             raise task_error(
                 FailureKind.CLUSTER,
-                f"the Kubernetes API at {self._http.base_url} did not answer for {self._patience.total:g} s: {error}",
+                f"the Kubernetes API at {where} did not answer for {self._patience.total:g} s: {error}",
                 expected="an API server that answers",
                 seen=str(error),
                 next="kubectl get --raw /readyz",
@@ -133,14 +140,19 @@ class Api:
     async def _once(self, ask: Ask, deadline: float) -> Reply:
         content = None if ask.body is None else json.dumps(ask.body)
         headers = {"Accept": JSON} | ({} if content is None else {"Content-Type": ask.content_type})
-        timeout = self._patience.timeout(deadline - anyio.current_time())
+        timeout, at = self._patience.timeout(deadline - anyio.current_time()), self._at
+        # A server URL may have a path of its own (Rancher's /k8s/clusters/...).
+        url = f"{self._servers[at].rstrip('/')}/{ask.path}"
         try:
-            # Paths are relative: a server URL may have a path of its own (Rancher's /k8s/clusters/...).
             answer = await self._http.request(
-                ask.method, ask.path, params=dict(ask.params), content=content, headers=headers, timeout=timeout
+                ask.method, url, params=dict(ask.params), content=content, headers=headers, timeout=timeout
             )
         except httpx2.HTTPError as error:
-            raise _trouble(error, str(self._http.base_url)) from error
+            if self._at == at:  # Others may have noticed, too.
+                self._at = (at + 1) % len(self._servers)
+            trouble = _trouble(error, self._servers[at])
+            # Only the first server is one that somebody named; another may well not be meant for us.
+            raise (trouble if at == 0 else _Again(str(trouble))) from error
         except (ConfigError, OSError, KeyError, ValueError) as error:
             # What an exec plug-in or a token file can do wrong; lightkube asks them while sending.
             raise task_error(

@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, in_cluster, load
+from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, in_cluster, load, servers_of
 from nixkube_deploy.model.fleet import IN_CLUSTER
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
@@ -34,4 +34,6 @@ async def open_cluster(
 
     limits = Patience(total=patience)
     async with http_client(config, name, limits, clock) as http:
-        yield ApiCluster(Api(http, limits), clock)
+        elsewhere = kubeconfig.elsewhere if isinstance(kubeconfig, KubeconfigText) else ()
+        servers = servers_of(config, elsewhere) if config is not None else ()
+        yield ApiCluster(Api(http, limits, servers), clock)

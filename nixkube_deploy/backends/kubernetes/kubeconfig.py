@@ -7,7 +7,7 @@ import base64
 import ipaddress
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,28 @@ class KubeconfigText:
     """The content of a kubeconfig that was fetched, for example over SSH. It holds keys: never shown."""
 
     text: str = field(repr=False)
+    elsewhere: tuple[str, ...] = ()
+    """Other addresses at which the same API is served, on the same port."""
+
+
+def fetched(text: str, address: str, others: Iterable[str]) -> KubeconfigText:
+    """What a control-plane host at ``address`` keeps, made fit for use from elsewhere.
+
+    A server on loopback is that host's own API server, and the ``others`` of the control plane have theirs; any other
+    server is an address the cluster was given for all of them, and stays the only one.
+
+    Raises:
+        TaskError: CLUSTER, the text is not a kubeconfig.
+    """
+    rewritten = rewrite_server(text, address)
+    own = rewritten != rewrite_server(text, "localhost")
+    return KubeconfigText(rewritten, tuple(dict.fromkeys(o for o in others if o != address)) if own else ())
+
+
+def servers_of(config: Mapping[str, Any], elsewhere: Iterable[str]) -> tuple[str, ...]:
+    """The API servers of a reduced kubeconfig: its own, then the same URL at the other addresses."""
+    server = str(config["clusters"][0]["cluster"].get("server", ""))
+    return (server, *(_moved(server, address) for address in elsewhere))
 
 
 def rewrite_server(text: str, address: str) -> str:
@@ -46,10 +68,15 @@ def rewrite_server(text: str, address: str) -> str:
     for entry in config["clusters"]:
         server = urlsplit(str(entry["cluster"].get("server", "")))
         if _is_loopback(server.hostname or ""):
-            host = f"[{address}]" if ":" in address else address
-            port = f":{server.port}" if server.port else ""
-            entry["cluster"]["server"] = urlunsplit(server._replace(netloc=host + port))
+            entry["cluster"]["server"] = _moved(server.geturl(), address)
     return yaml.safe_dump(config, sort_keys=False)
+
+
+def _moved(url: str, address: str) -> str:
+    server = urlsplit(url)
+    host = f"[{address}]" if ":" in address else address
+    port = f":{server.port}" if server.port else ""
+    return urlunsplit(server._replace(netloc=host + port))
 
 
 def referenced_files(text: str) -> tuple[str, ...]:
