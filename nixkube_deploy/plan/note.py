@@ -96,7 +96,8 @@ def _rebooting(intents: Sequence[Intent]) -> Iterator[str]:
     for blockers, names in waits.items():
         pods = [f"pods {each.selector}" + (f" in {each.namespace}" if each.namespace else "") for each in blockers.pods]
         alerts = [f"{each.query} at {each.url}" for each in blockers.prometheus]
-        yield f"reboots begin only without {'; '.join((*pods, *alerts))}, waiting {blockers.timeout:g} s: {host_list(names)}"
+        without = "; ".join((*pods, *alerts))
+        yield f"reboots begin only without {without}, waiting {blockers.timeout:g} s: {host_list(names)}"
 
 
 def _stopping(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> Iterator[str]:

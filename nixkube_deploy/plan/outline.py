@@ -10,7 +10,7 @@ from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
 from nixkube_deploy.plan.wording import hosts
 
-ASIDE = frozenset({"undrain", "rollback", "rollback-gate", "rollback-uncordon"})
+ASIDE = frozenset({"undrain", "untouched", "rollback", "rollback-gate", "rollback-uncordon"})
 """Steps that run only when another failed."""
 
 ROW = 3

@@ -124,10 +124,14 @@ def steps(intent: Intent, wave: int, settings: Settings) -> Steps:
     exits = [main[-1].id]
     asides: list[Task] = []
     if intent.drains:
-        untouched = BOOT_PREPARED if intent.kind is ChangeClass.REBOOT else EMPTIED
-        undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, untouched))
+        before = BOOT_PREPARED if intent.kind is ChangeClass.REBOOT else EMPTIED
+        undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, before))
         asides.append(undrain)
         exits.append(undrain.id)
+    elif blocked := _ids(main, frozenset({"blockers"})):
+        untouched = replace(_aside(host, "untouched", Stage(), blocked), pool=Pool.WAIT)
+        asides.append(untouched)
+        exits.append(untouched.id)
     if settings.rolls_back and intent.back is not None:
         back = _chained_back(intent, intent.back, main, settings)
         asides += back

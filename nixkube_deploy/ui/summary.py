@@ -23,7 +23,18 @@ from nixkube_deploy.ui.styles import STYLES
 from nixkube_deploy.ui.view import RunView
 
 _ROUTINE = frozenset(
-    {"blockers", "copy", "cordon", "prove", "promote", "confirm", "uncordon", "undrain", "rollback-uncordon"}
+    {
+        "blockers",
+        "copy",
+        "cordon",
+        "prove",
+        "promote",
+        "confirm",
+        "uncordon",
+        "undrain",
+        "untouched",
+        "rollback-uncordon",
+    }
 )
 """Steps that say nothing about a host unless they fail."""
 

@@ -153,8 +153,16 @@ def test_nothing_blocks_what_does_not_reboot():
     blockers = RebootBlockers(prometheus=(AlertBlocker(url="http://prometheus"),))
     fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_blockers=blockers))
     assert "blockers" not in steps(plan_of(fleet, "w1=node-restart"), "w1")
-    plain = plan_of(fleet, "w1=reboot", edit={"w1": {"node": None}})
-    assert not action(plain, "w1/blockers").expect_node
+
+
+def test_a_host_that_may_not_reboot_and_is_no_node_is_as_available_as_before():
+    blockers = RebootBlockers(prometheus=(AlertBlocker(url="http://prometheus"),))
+    fleet = with_hosts(ONE, "w1", policy=HostPolicy(reboot_blockers=blockers))
+    plan = plan_of(fleet, "w1=reboot", edit={"w1": {"node": None}})
+    assert not action(plan, "w1/blockers").expect_node
+    assert plan.graph["w1/untouched"].on_failure_of == {"w1/blockers"}
+    assert "w1/untouched" in plan.graph.sections["w1"].exits
+    assert "untouched" not in steps(plan_of(fleet, "w1=reboot"), "w1")
 
 
 def test_a_live_change_is_switched_without_a_drain():
