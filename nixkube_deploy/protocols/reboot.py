@@ -4,6 +4,7 @@ A lost connection is expected here; what is never accepted is a host whose boot 
 Taking a host back is ``wayback``'s.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -25,6 +26,9 @@ _REBOOT: Final = "reboot"
 _KEXEC: Final = "kexec"
 _POLL_TIMEOUT: Final = 10.0
 _BOOTS: Final = 3
+_LAST_WORDS: Final = 10
+_BEFORE: Final = re.compile(r"\s*-1\s")
+"""How ``journalctl --list-boots`` numbers the boot before this one."""
 _BOOT_LOOKS: Final = 60
 """How often, a second apart, a host that is still booting is looked at before its failed units are counted."""
 
@@ -226,7 +230,7 @@ async def _came_back_old(patient: PatientShell, action: ProveHost, seen: Situati
         message=f"{host.name} rebooted, but came back on another system than the new one",
         expected=f"/run/booted-system to be {action.closure}",
         seen=f"/run/booted-system is {seen.booted}, /run/current-system is {seen.current}",
-        evidence=await _boots(patient),
+        evidence=await _boots(patient, action.rebooted_from or ""),
         next=f"bootctl list and journalctl -b -1 on {host.name}: the new generation did not boot or is not the default",
     )
     if armed is None or armed.boot_id != action.rebooted_from:
@@ -245,10 +249,15 @@ async def _came_back_old(patient: PatientShell, action: ProveHost, seen: Situati
     )
 
 
-async def _boots(patient: PatientShell) -> tuple[str, ...]:
-    """The last boots the journal knows of: the one that failed is among them if its journal came to the disk."""
+async def _boots(patient: PatientShell, left: str) -> tuple[str, ...]:
+    """The last boots the journal knows of; of one that came between, its last words, if they came to the disk."""
     result = await patient.run("journalctl", "--list-boots", "--no-pager", privileged=True)
-    return result.tail(_BOOTS) if result.ok else ()
+    boots = result.tail(_BOOTS) if result.ok else ()
+    between = [line for line in boots if _BEFORE.match(line) and left.replace("-", "") not in line.replace("-", "")]
+    if not between:
+        return boots
+    argv = ("journalctl", "-b", "-1", "-o", "cat", "--no-pager", "-n", str(_LAST_WORDS))
+    return (*boots, *(await patient.run(*argv, privileged=True)).tail(_LAST_WORDS))
 
 
 def _runs_another(host: Host, closure: StorePath, seen: Situation) -> Failure:

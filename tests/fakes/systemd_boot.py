@@ -31,6 +31,7 @@ class SystemdBootHost(NixosHost):
     """The controller is killed, and the connection with it, after so many more commands."""
     done: list[tuple[str, ...]] = field(default_factory=list)
     listed_boots: str = ""
+    last_words: str = ""
 
     def text(self) -> str:
         return self.files.get(CONF, "")
@@ -69,7 +70,7 @@ class SystemdBootHost(NixosHost):
         self.done.append(argv)
         return self._of_booting(argv) or super(SystemdBootHost, self).perform(argv)
 
-    def _of_booting(self, argv: tuple[str, ...]) -> CommandResult | None:
+    def _of_booting(self, argv: tuple[str, ...]) -> CommandResult | None:  # noqa: C901, PLR0912 (one arm a command)
         if argv[0] in self.refuses:
             return None
         match argv:
@@ -97,5 +98,7 @@ class SystemdBootHost(NixosHost):
                 return OK
             case ("journalctl", "--list-boots", *_):
                 return CommandResult(exit_code=0, stdout=self.listed_boots)
+            case ("journalctl", "-b", "-1", *_):
+                return CommandResult(exit_code=0, stdout=self.last_words)
             case _:
                 return None

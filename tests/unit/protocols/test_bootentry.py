@@ -280,13 +280,21 @@ async def test_killed_anywhere_a_broken_kernel_is_tried_once_and_named(commands)
 
 
 async def test_a_broken_new_entry_is_reported_as_exactly_that():
-    host = a_machine(broken=frozenset({NEW}), listed_boots="-1 old\n 0 now\n")
+    left = BOOT_1.replace("-", "")
+    host = a_machine(broken=frozenset({NEW}), listed_boots=f" -1 {left} Mon\n  0 now\n", last_words="Reached target")
     await rebooted(host)
     failure = await refuted(host)
     assert failure.message == f"the new entry {NEW_ENTRY} did not boot on w1; the old one, {OLD_ENTRY}, did, by itself"
     assert failure.expected == f"/run/booted-system to be {NEW}"
-    assert failure.evidence == ("-1 old", " 0 now")
+    assert failure.evidence == (f" -1 {left} Mon", "  0 now")
     assert OLD_ENTRY in failure.did
+
+
+async def test_a_boot_that_failed_late_is_quoted_with_its_last_words():
+    boots = " -2 left Mon\n -1 5f2a Mon\n  0 now Mon\n"
+    host = a_machine(broken=frozenset({NEW}), listed_boots=boots, last_words="cannot mount /\nrebooting\n")
+    await rebooted(host)
+    assert (await refuted(host)).evidence == (*boots.splitlines(), "cannot mount /", "rebooting")
 
 
 async def test_a_loader_that_never_read_the_entry_is_told_apart():
