@@ -41,13 +41,14 @@ async def cordon(cluster: Cluster, node: str, run: RunId) -> bool:
     """Own the node and make it unschedulable; False when it already was both.
 
     Raises:
-        TaskError: LOCKED, a living run owns it; CLUSTER, no such Node or no answer.
+        TaskError: LOCKED, a living run owns it or has the cluster's lock; CLUSTER, no such Node or no answer.
     """
     for _ in range(CONFLICTS):
         now = await _existing(cluster, node)
         patch = await _cordon_patch(cluster, now, run)
         if patch is None:
             return False
+        await _refuse_lost_lock(cluster, run)
         if await _patched(cluster, node, patch):
             return True
     raise _contended(node, "cordoned")
@@ -149,6 +150,21 @@ async def _refuse_living_owner(cluster: Cluster, node: Node, run: RunId) -> None
         expected=f"nobody, or run {run}",
         seen=f"owner {owner}, lock held by {lock.holder}",
         next=f"wait for it, or end it: deploy show {owner}",
+    )
+
+
+async def _refuse_lost_lock(cluster: Cluster, run: RunId) -> None:
+    """A controller that slept through its lease learns of it here, before it takes one more Node out of service."""
+    lock = await cluster.lease(LOCK_NAMESPACE, LOCK_NAME)
+    if lock is None or not lock.holder or holds(lock, run):
+        return
+    raise task_error(
+        FailureKind.LOCKED,
+        f"the lock of this cluster is no longer ours: {lock.holder} has it",
+        expected=f"run {run}",
+        seen=lock.holder,
+        did="took no further Node out of service",
+        next=f"kubectl -n {LOCK_NAMESPACE} get lease {LOCK_NAME} -o yaml",
     )
 
 

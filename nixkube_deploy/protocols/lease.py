@@ -49,7 +49,9 @@ async def hold_lease(
                 group.cancel_scope.cancel()
     finally:
         await held.release()
-    if held.taken_by is not None:
+    if held.taken_by is not None and not held.stopped:
+        say(f"warning: {held.taken_by} took the lock of this cluster before this run had ended")
+    if held.stopped:
         raise Locked(
             f"the lock of this cluster was taken by {held.taken_by} while {holder} held it, so this run stopped",
             hint=f"kubectl -n {LOCK_NAMESPACE} get lease {name} -o yaml",
@@ -82,6 +84,8 @@ class _Held:
     cluster: Cluster
     lease: Lease
     taken_by: str | None = None
+    stopped: bool = False
+    """Whether the block was cancelled for it; one that had ended before the loss was seen has done its work."""
 
     async def renew(self, every: float, block: anyio.CancelScope) -> None:
         """Renew until cancelled; cancel ``block`` once the lease is somebody else's."""
@@ -92,6 +96,7 @@ class _Held:
             except TaskError:
                 # Unreachable or refused: nobody is known to have taken it. The next round looks again.
                 continue
+        self.stopped = True
         block.cancel()
 
     async def _renew_once(self) -> None:

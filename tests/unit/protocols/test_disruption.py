@@ -72,6 +72,19 @@ async def failure_of_drain(cluster: FakeCluster, said: list[str] | None = None, 
 # Cordon.
 
 
+async def test_a_controller_that_slept_through_its_lock_takes_no_further_node() -> None:
+    cluster = a_cluster()
+    hold_lock(cluster, "run-3")
+
+    with pytest.raises(TaskError, match="no longer ours: ann@ci:run-3 has it") as caught:
+        await cordon(cluster, "n1", RUN)
+
+    assert caught.value.failure.kind is FailureKind.LOCKED
+    assert cluster.calls == []
+    hold_lock(cluster, RUN)
+    assert await cordon(cluster, "n1", RUN)
+
+
 async def test_a_cordoned_node_carries_its_owner_and_what_it_was_before() -> None:
     cluster = a_cluster()
 

@@ -132,6 +132,17 @@ async def test_losing_the_lease_cancels_the_block_and_says_to_whom() -> None:
     assert cluster.leases[KEY].holder == OTHER
 
 
+async def test_a_loss_that_is_seen_only_after_the_work_is_said_and_does_not_undo_it() -> None:
+    cluster, said = FakeCluster(), list[str]()
+
+    async with hold_lease(cluster, LoopClock(), LOCK_NAME, ME, say=said.append):
+        cluster.leases.pop(KEY)
+        await foreign(cluster)
+
+    assert said == [f"warning: {OTHER} took the lock of this cluster before this run had ended"]
+    assert cluster.leases[KEY].holder == OTHER
+
+
 async def test_a_lost_answer_to_our_own_renewal_is_not_a_loss() -> None:
     cluster = FakeCluster()
 
