@@ -7,13 +7,15 @@ import httpx2
 import pytest
 
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
-from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText
+from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, inline_files, referenced_files
 from nixkube_deploy.lab.kube.objects import is_ready, ready_status
 from nixkube_deploy.lab.shell import Streams, TextInput
 from nixkube_deploy.lab.world import World
 from nixkube_deploy.model.cluster import Pod
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.ports.cluster import Cluster, EvictionAnswer, NodePatch
+from tests.builders import a_fleet
 from tests.fakes.cluster import LoopClock
 from tests.lab.lab_worlds import a_world
 
@@ -136,7 +138,7 @@ async def test_pods_that_start_on_a_node_never_become_ready(world: World, cluste
     await until(lambda: ready_webs() == 3)
 
 
-async def etcd(world: World, host: str, command: str) -> tuple[int, str]:
+async def run_on(world: World, host: str, command: str) -> tuple[int, str]:
     out: list[str] = []
     streams = Streams(stdin=TextInput(""), out=out.append, err=out.append)
     code = await world.hosts[host].execute("root", command, streams)
@@ -147,22 +149,36 @@ async def test_etcd_tells_of_a_learner_and_of_alarms(tmp_path):
     async with a_world(tmp_path / "lab", "cp1 cp2 cp3 | w1") as world:
         await until(lambda: len(world.kube.store.all("nodes")) == 4)
         health = "curl -sS http://127.0.0.1:2381/health"
-        assert await etcd(world, "cp1", health) == (0, '{"health":"true","reason":""}')
+        assert await run_on(world, "cp1", health) == (0, '{"health":"true","reason":""}')
         world.add_fault("cp2:etcd-learner")
-        assert "learner" in (await etcd(world, "cp2", health))[1]
-        assert (await etcd(world, "cp1", health))[1] == '{"health":"true","reason":""}'
-        members = (await etcd(world, "cp1", "etcdctl member list"))[1].splitlines()
+        assert "learner" in (await run_on(world, "cp2", health))[1]
+        assert (await run_on(world, "cp1", health))[1] == '{"health":"true","reason":""}'
+        members = (await run_on(world, "cp1", "etcdctl member list"))[1].splitlines()
         assert [line.rpartition(", ")[2] for line in members] == ["false", "true", "false"]
-        assert (await etcd(world, "cp1", "etcdctl endpoint health --cluster"))[0] == 1
+        assert (await run_on(world, "cp1", "etcdctl endpoint health --cluster"))[0] == 1
         await world.clear_faults(None, None)
         world.add_fault("cp3:etcd-alarm=NOSPACE")
-        assert (await etcd(world, "cp1", health))[1] == '{"health":"false","reason":"ALARM NOSPACE"}'
-        assert "alarm:NOSPACE" in (await etcd(world, "cp1", "etcdctl alarm list"))[1]
+        assert (await run_on(world, "cp1", health))[1] == '{"health":"false","reason":"ALARM NOSPACE"}'
+        assert "alarm:NOSPACE" in (await run_on(world, "cp1", "etcdctl alarm list"))[1]
 
 
 async def test_the_api_is_away_while_its_only_control_plane_host_reboots(world: World, cluster: Cluster):
     await cluster.nodes()
-    await etcd(world, "cp1", "systemctl reboot")
+    await run_on(world, "cp1", "systemctl reboot")
     await until(lambda: world.server.is_down)
     await until(lambda: not world.server.is_down and is_ready(node(world, "cp1")))
     assert len(await cluster.nodes()) == 3
+
+
+async def test_a_kubeconfig_that_points_to_files_leads_into_the_cluster(tmp_path):
+    """As ``services.kubernetes`` leaves it on its control-plane hosts."""
+    fleet = a_fleet("cp1 | w1", distribution=Distribution.KUBERNETES)
+    async with a_world(tmp_path / "lab", fleet=fleet) as world:
+        path = Distribution.KUBERNETES.admin_kubeconfig
+        _, text = await run_on(world, "cp1", f"cat {path}")
+        files = referenced_files(text)
+        assert len(files) == 3
+        contents = {file: (await run_on(world, "cp1", f"cat {file}"))[1] for file in files}
+        config = KubeconfigText(inline_files(text, contents))
+        async with open_cluster(config, None, clock=LoopClock(), patience=2.0) as cluster:
+            assert {found.name for found in await cluster.nodes()} == {"cp1", "w1"}
