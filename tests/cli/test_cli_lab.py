@@ -114,7 +114,7 @@ def test_a_rehearsed_fault_ends_as_it_would(tmp_path):
     )
     done = run(command, environment, False)
     assert done.returncode == 5, done.stderr
-    assert "came back on another system" in done.stderr
+    assert "did not boot on w1; the old one, nixos-generation-" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["homelab.yaml"])
