@@ -112,7 +112,7 @@ async def arm(patient: PatientShell, action: RebootHost, report: OnLine, *, once
     )  # fmt: skip
     result = await _run(patient, _arming(armed, found.text))
     if not result.ok:
-        await _run(patient, f"bootctl set-oneshot ''; rm -f {RECORD}")
+        await _run(patient, f"bootctl set-oneshot '' 2>/dev/null; rm -f {RECORD}")
         why = " ".join(result.stderr.split()) or f"exit code {result.exit_code}"
         report(f"plain boot, nothing to fall back to: {why}")
         return None
@@ -175,7 +175,7 @@ async def promote(patient: PatientShell, action: PromoteEntry) -> tuple[bool, st
     if changes:
         result = await _run(patient, _writing(armed.conf, _with_default(found.text, armed.default)))
         _check(patient, armed, result)
-    await _run(patient, f"rm -f {RECORD}")
+    await disarm(patient)
     entry = armed.default or armed.entry if changes else found.default or armed.entry
     told = f"{entry} is the default now"
     if pinned := await _is_set(patient, PINNED):
@@ -199,12 +199,16 @@ def _check(patient: PatientShell, armed: Armed, result: CommandResult) -> None:
 
 
 async def disarm(patient: PatientShell) -> None:
-    """The next boot is not to be the new system's any more: before a host is taken back. The default is its switch's.
+    """Nothing is to be booted once any more, and no kernel held ready: systemd's own reboot would go into it.
+
+    What the default is, is not its business.
 
     Raises:
         TaskError: what ``PatientShell`` raises.
     """
-    await _run(patient, f"test -e {RECORD} && bootctl set-oneshot ''; rm -f {RECORD}")
+    empty = f"test -e {RECORD} && bootctl set-oneshot '' 2>/dev/null"
+    unload = f"test -e {RECORD} && kexec --unload 2>/dev/null"
+    await _run(patient, f"{empty}; {unload}; rm -f {RECORD}")
 
 
 async def armed_for(patient: PatientShell, closure: StorePath) -> Armed | None:

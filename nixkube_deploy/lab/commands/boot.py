@@ -96,6 +96,9 @@ async def kexec(call: Call) -> int:
     """``kexec --load KERNEL --initrd=FILE --command-line=TEXT``: a kernel held ready for ``systemctl kexec``."""
     if not call.is_root:
         return call.fail("kexec_load failed: Operation not permitted")
+    if {"-u", "--unload"} & set(call.args):
+        call.host.machine.loader.loaded = None
+        return 0
     words = [word for word in call.args if not word.startswith("-")]
     if not {"-l", "--load"} & set(call.args) or len(words) != 1:
         return call.fail("only kexec --load KERNEL is known here")

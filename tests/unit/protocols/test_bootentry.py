@@ -21,7 +21,7 @@ from tests.fakes.systemd_boot import CONF, RECORD, SystemdBootHost
 OLD, NEW, OTHER = (store_path(f"nixos-system-w1-{name}") for name in ("old", "new", "other"))
 HOST = a_host("w1")
 ACTION = RebootHost(host=HOST.name, closure=NEW, boot_id=BOOT_1, fallback=(OLD,))
-ALL = 60
+ALL = 64
 """More commands than all of it takes."""
 PROMOTION = PromoteEntry(host=HOST.name, closure=NEW)
 PROOF = ProveHost(host=HOST.name, closure=NEW, rebooted_from=BOOT_1)
@@ -176,6 +176,14 @@ async def test_what_the_boot_loader_was_told_is_kept_with_the_step():
     assert (await rebooted(a_machine(esp=""))).notes[0].startswith("plain boot, nothing to fall back to")
 
 
+async def test_an_entry_that_was_never_read_is_no_longer_for_the_next_boot_once_it_is_promoted():
+    host = a_machine(reads_variables=False)
+    await armed(host)
+    host.reboot(into=NEW)  # Past its boot loader: somebody had a kernel held ready by kexec.
+    await promote(patient(host), PROMOTION)
+    assert (host.one_shot, host.default) == ("", NEW_ENTRY)
+
+
 async def test_a_promotion_may_be_done_twice():
     host = a_machine()
     await rebooted(host)
@@ -326,3 +334,4 @@ async def test_going_back_disarms_what_has_not_been_used_up():
     action = RollBack(host=HOST.name, way_back=back, reboot=True)
     await roll_back(host.shell(), LoopClock(), HOST, action, RunId("20261122T204931Z-3fa9"), lambda _line: None)
     assert (host.one_shot, host.record, host.current) == ("", None, OLD)
+    assert ("kexec", "--unload") in host.done
