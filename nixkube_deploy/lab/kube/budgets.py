@@ -157,9 +157,11 @@ def _too_many(budget: Object) -> ApiError:
             f"The disruption budget {name} does not allow evicting pods currently because it failed sync: "
             f"{verdict['message']}"
         )
-    else:
+    elif status["currentHealthy"] <= status["desiredHealthy"]:
         needs, has = status["desiredHealthy"], status["currentHealthy"]
         message = f"The disruption budget {name} needs {needs} healthy pods and has {has} currently"
+    else:  # What was allowed is spoken for by evictions the controller has not counted yet.
+        message = f"The disruption budget {name} does not allow evicting pods currently"
     cause = {"reason": "DisruptionBudget", "message": message}
     return ApiError(429, "TooManyRequests", _REFUSED, causes=(cause,), retry_after=after)
 

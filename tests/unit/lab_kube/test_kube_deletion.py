@@ -202,6 +202,12 @@ def test_an_eviction_is_noted_in_its_budget_until_the_controller_sees_it(cluster
     assert cluster.budget("web")["disruptedPods"].keys() == {pod["metadata"]["name"]}
     assert cluster.budget("web")["disruptionsAllowed"] == 0
     assert cluster.budget("web")["conditions"][0]["reason"] == "InsufficientPods"
+    other = next(p for p in cluster.pods("web") if p is not pod and "deletionTimestamp" not in p["metadata"])
+    code, status, _ = cluster.evict(other)
+    assert code == 429
+    assert (
+        status["details"]["causes"][0]["message"] == "The disruption budget web does not allow evicting pods currently"
+    )
     cluster.run(0.1)
     assert cluster.budget("web")["disruptedPods"] == {}
     assert cluster.budget("web")["currentHealthy"] == 1
