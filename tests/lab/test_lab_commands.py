@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 
 import pytest
 
@@ -255,6 +256,73 @@ async def test_a_one_shot_entry_falls_back_at_the_second_boot(bench):
         await bench.says("systemctl reboot")
         await asyncio.gather(*bench.started)
         assert bench.machine.booted == expected
+
+
+async def test_an_entry_once_and_the_default_in_loader_conf_are_what_the_loader_goes_by(bench):
+    new = bench.receive(kernel="6.12.8")
+    await bench.says(f"nix-env -p {PROFILE} --set {new.toplevel} && {new.toplevel}/bin/switch-to-configuration boot")
+    conf = "/boot/loader/loader.conf"
+    await bench.says("bootctl set-oneshot nixos-generation-2.conf")
+    await bench.says(f"printf '%s\\n' 'timeout 5' 'default nixos-generation-1.conf' >{conf}.x && mv {conf}.x {conf}")
+    assert "default nixos-generation-1.conf" in await bench.says(f"cat {conf}")
+    assert (await bench.run(f"cat {conf}.x")).code == 1
+    variable = "/sys/firmware/efi/efivars/LoaderEntryOneShot-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f"
+    assert (await bench.run(f"test -e {variable}")).code == 0
+    listed = {row["id"]: row["isDefault"] for row in json.loads(await bench.says("bootctl list --json=short"))}
+    assert listed == {"nixos-generation-2.conf": True, "nixos-generation-1.conf": False}, "once comes first"
+    found = await bench.says(f"grep -r -l -s -F init={new.toplevel}/init /boot/loader/entries /boot/EFI/Linux")
+    assert found == "/boot/loader/entries/nixos-generation-2.conf\n"
+    for expected in (new.toplevel, bench.old.toplevel):
+        bench.started.clear()
+        await bench.says("systemctl reboot")
+        await asyncio.gather(*bench.started)
+        assert bench.machine.booted == expected
+        assert (await bench.run(f"test -e {variable}")).code == 1
+
+
+async def test_a_kernel_that_panics_gives_the_loader_another_turn(bench):
+    new = bench.receive(kernel="6.12.8")
+    bench.fault("w1:boot-fails")
+    await bench.says(f"nix-env -p {PROFILE} --set {new.toplevel} && {new.toplevel}/bin/switch-to-configuration boot")
+    await bench.says("bootctl set-default nixos-generation-1.conf && bootctl set-oneshot nixos-generation-2.conf")
+    await bench.says("systemctl reboot")
+    await asyncio.gather(*bench.started)
+    assert bench.machine.booted == bench.old.toplevel
+
+
+async def test_a_default_that_never_boots_leaves_the_machine_off(bench):
+    new = bench.receive(kernel="6.12.8")
+    bench.fault("w1:boot-fails")
+    await bench.says(f"nix-env -p {PROFILE} --set {new.toplevel} && {new.toplevel}/bin/switch-to-configuration boot")
+    await bench.says("systemctl reboot")
+    await asyncio.gather(*bench.started)
+    assert not bench.machine.powered
+
+
+async def test_kexec_goes_past_the_loader_and_is_forgotten_by_the_power(bench):
+    new = bench.receive(kernel="6.12.8")
+    load = f"kexec --load {new.toplevel}/kernel --initrd={new.toplevel}/initrd"
+    line = f"'--command-line=init={new.toplevel}/init quiet'"
+    assert "Cannot open" in (await bench.run(f"kexec --load /nowhere --initrd=/nowhere {line}")).err
+    await bench.says(f"{load} {line} && kexec --unload")
+    assert bench.machine.loader.loaded is None
+    await bench.says(f"{load} {line} && systemctl kexec")
+    await asyncio.gather(*bench.started)
+    assert (bench.machine.booted, bench.machine.loader.loaded) == (new.toplevel, None)
+    bench.started.clear()
+    await bench.says("systemctl kexec")
+    await asyncio.gather(*bench.started)
+    assert bench.machine.booted == bench.old.toplevel, "nothing is held, so it is a reboot"
+
+
+async def test_firmware_and_kernel_may_refuse(bench):
+    bench.fault("w1:efi-read-only")
+    bench.fault("w1:kexec-refused")
+    refused = await bench.run("bootctl set-oneshot nixos-generation-1.conf")
+    assert (refused.code, "Read-only file system" in refused.err) == (1, True)
+    top = bench.old.toplevel
+    refused = await bench.run(f"kexec --load {top}/kernel --initrd={top}/initrd --command-line=init={top}/init")
+    assert (refused.code, "Operation not permitted" in refused.err) == (1, True)
 
 
 async def test_a_machine_that_never_returns_is_off_until_somebody_comes(bench):
