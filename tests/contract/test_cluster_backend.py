@@ -12,7 +12,7 @@ from nixkube_deploy.backends.kubernetes.connect import open_cluster
 from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText
 from nixkube_deploy.lab.kube import ADMIN, Accounts, KubeServer, KubeState, Timing
 from nixkube_deploy.model.action import OpenGate
-from nixkube_deploy.model.cluster import OWNER_ANNOTATION, DisruptionBudget, Lease, Node, Pod
+from nixkube_deploy.model.cluster import OWNER_ANNOTATION, TO_COME_TAINT, DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import Locked, TaskError
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.names import HostName, RunId
@@ -21,6 +21,7 @@ from nixkube_deploy.ports.cluster import Cluster, EvictionAnswer, LeaseConflict,
 from nixkube_deploy.protocols.disruption import cordon, drain, still_drained, uncordon
 from nixkube_deploy.protocols.gate import GateWorld, open_gate
 from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE, hold_lease
+from nixkube_deploy.protocols.marking import marked
 from tests.builders import a_host
 from tests.fakes.cluster import FakeCluster, LoopClock
 from tests.fakes.shell import FakeShell
@@ -260,6 +261,27 @@ async def test_a_node_is_taken_out_and_given_back(lab: Lab) -> None:
     assert node is not None
     assert not node.unschedulable
     assert OWNER_ANNOTATION not in node.annotations
+
+
+async def test_evicted_pods_go_where_no_drain_is_to_come(lab: Lab) -> None:
+    before = {pod.name for pod in await lab.cluster.pods("w2")}
+
+    async with marked(lab.cluster, frozenset({"w1", "w2"}), RUN, lambda _: None):
+        found = lab.state.find("Node", "w2")
+        assert found is not None
+        ours = {"key": TO_COME_TAINT, "value": RUN, "effect": "PreferNoSchedule"}
+        assert found["spec"]["taints"] == [ours]
+        assert await drained(lab, timeout=20) > 0
+        with anyio.fail_after(5):
+            while len(await web_pods(lab.cluster)) < 3:  # noqa: ASYNC110
+                await anyio.sleep(0.05)
+        assert {pod.name for pod in await lab.cluster.pods("w2")} <= before
+        await uncordon(lab.cluster, "w1", RUN)
+        node = await lab.cluster.node("w1")
+        assert node is not None
+        assert (node.marked_by, node.unschedulable) == (None, False)
+
+    assert [node.marked_by for node in await lab.cluster.nodes()] == [None, None, None]
 
 
 async def test_a_drain_outlives_an_api_that_goes_away(lab: Lab) -> None:

@@ -104,8 +104,11 @@ class Api:
     one cannot be reached, and stays the one that is asked until it cannot be reached either.
     """
 
-    def __init__(self, http: httpx2.AsyncClient, patience: Patience, servers: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, http: httpx2.AsyncClient, patience: Patience, servers: tuple[str, ...] = (), tls_name: str = ""
+    ) -> None:
         self._http, self._patience = http, patience
+        self._extensions = {"sni_hostname": tls_name} if tls_name else {}
         self._servers = servers or (str(http.base_url),)
         self._at = 0
 
@@ -145,7 +148,13 @@ class Api:
         url = f"{self._servers[at].rstrip('/')}/{ask.path}"
         try:
             answer = await self._http.request(
-                ask.method, url, params=dict(ask.params), content=content, headers=headers, timeout=timeout
+                ask.method,
+                url,
+                params=dict(ask.params),
+                content=content,
+                headers=headers,
+                timeout=timeout,
+                extensions=self._extensions,
             )
         except httpx2.HTTPError as error:
             if self._at == at:  # Others may have noticed, too.

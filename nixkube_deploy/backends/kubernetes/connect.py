@@ -4,7 +4,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, in_cluster, load, servers_of
+from nixkube_deploy.backends.kubernetes.kubeconfig import KubeconfigText, in_cluster, load, servers_of, tls_name_of
 from nixkube_deploy.model.fleet import IN_CLUSTER
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
@@ -36,4 +36,4 @@ async def open_cluster(
     async with http_client(config, name, limits, clock) as http:
         elsewhere = kubeconfig.elsewhere if isinstance(kubeconfig, KubeconfigText) else ()
         servers = servers_of(config, elsewhere) if config is not None else ()
-        yield ApiCluster(Api(http, limits, servers), clock)
+        yield ApiCluster(Api(http, limits, servers, tls_name_of(config)), clock)

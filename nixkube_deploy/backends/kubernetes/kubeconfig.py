@@ -27,6 +27,11 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 EXEC_GROUP = "client.authentication.k8s.io/"
 
 
+def tls_name_of(config: Mapping[str, Any] | None) -> str:
+    """The name that the server's certificate is for, where that is not the one it is reached by."""
+    return str(config["clusters"][0]["cluster"].get("tls-server-name") or "") if config is not None else ""
+
+
 @dataclass(frozen=True, slots=True)
 class KubeconfigText:
     """The content of a kubeconfig that was fetched, for example over SSH. It holds keys: never shown."""

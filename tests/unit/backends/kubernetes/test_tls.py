@@ -146,6 +146,15 @@ async def test_a_certificate_for_another_address_says_so_and_how_k3s_mends_it(tm
     assert "--tls-san" in failure.next
 
 
+async def test_a_certificate_for_another_name_is_taken_where_the_kubeconfig_names_it(tmp_path: Path) -> None:
+    ca = issue("ca")
+    async with an_api(tmp_path, issue("api", by=ca, address="10.0.0.1")) as server:
+        config = yaml.safe_load(kubeconfig(server, ca).text)
+        config["clusters"][0]["cluster"]["tls-server-name"] = "10.0.0.1"
+        async with open_cluster(KubeconfigText(yaml.safe_dump(config)), None, clock=LoopClock()) as cluster:
+            assert await cluster.node("w1") is not None
+
+
 async def test_an_expired_certificate_is_called_expired(tmp_path: Path) -> None:
     ca = issue("ca")
     async with an_api(tmp_path, issue("api", by=ca, days=365)) as server:
