@@ -76,6 +76,11 @@ class Pod:
         return self.phase in {"Succeeded", "Failed"}
 
     @property
+    def has_operator(self) -> bool:
+        """Whether something that is not Kubernetes' own controls it."""
+        return self.owner_kind is not None and "." in self.owner_kind
+
+    @property
     def key(self) -> str:
         """``namespace/name``."""
         return f"{self.namespace}/{self.name}"

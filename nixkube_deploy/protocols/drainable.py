@@ -1,6 +1,8 @@
 """What would keep pods on a Node for ever, or for now, found before any Node is touched.
 
-It deliberately changes nothing and evicts nothing, not even on trial: what it says is true of this moment only.
+A budget that allows nothing is final only for pods of Kubernetes' own controllers: operators (Longhorn, CloudNativePG)
+hold such budgets on purpose, and lift them or move the pod once they see the Node cordoned. It deliberately changes
+nothing and evicts nothing, not even on trial: what it says is true of this moment only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,8 +78,12 @@ async def _outlook(look: _Look, node: str, options: DrainOptions) -> Outlook:
     if options.disable_eviction:
         return Outlook()
     held = _held(pods.leave, look.budgets)
-    waits = (f"pod {pod.key} waits for PodDisruptionBudget {_words(budget)}" for pod, budget in held)
-    return Outlook(waits=tuple(waits))
+    return Outlook(waits=tuple(_waits(pod, budget) for pod, budget in held))
+
+
+def _waits(pod: Pod, budget: DisruptionBudget) -> str:
+    line = f"the drain of pod {pod.key} has to wait for PodDisruptionBudget {_words(budget)}"
+    return f"{line}; only {pod.owner_kind} can let it go" if budget.never_allows else line
 
 
 def _refusal(look: _Look, node: str, pods: SortedPods, options: DrainOptions) -> TaskError | None:
@@ -87,7 +93,8 @@ def _refusal(look: _Look, node: str, pods: SortedPods, options: DrainOptions) ->
         return None
     if doubled := doubly_covered(pods.leave, look.budgets):
         return covered_twice(node, doubled)
-    stuck = [(pod, budget) for pod, budget in _held(pods.leave, look.budgets) if budget.never_allows]
+    held = _held(pods.leave, look.budgets)
+    stuck = [(pod, budget) for pod, budget in held if budget.never_allows and not pod.has_operator]
     return _never_allowed(node, stuck) if stuck else None
 
 

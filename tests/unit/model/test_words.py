@@ -278,3 +278,8 @@ def test_a_budget_never_allows_a_disruption_when_it_wants_all_the_pods_there_are
     assert budget.never_allows is never
     assert not replace(budget, is_observed=False).never_allows
     assert not replace(budget, disruptions_allowed=1).never_allows
+
+
+@pytest.mark.parametrize(("kind", "has"), [(None, False), ("ReplicaSet", False), ("InstanceManager.longhorn.io", True)])
+def test_a_pod_has_an_operator_when_its_controller_is_none_of_kubernetes(kind, has):
+    assert Pod(namespace="n", name="p", uid="u", owner_kind=kind).has_operator is has

@@ -62,7 +62,18 @@ async def test_a_budget_that_allows_none_only_now_is_something_to_wait_for():
     found = await outlook(a_cluster(a_pod(), budgets=(a_budget(healthy=2, desired=2, expected=3),)))
 
     assert found.never is None
-    assert found.waits == ("pod shop/web-1 waits for PodDisruptionBudget shop/web (has 2 healthy pods, needs 2)",)
+    assert found.waits == (
+        "the drain of pod shop/web-1 has to wait for PodDisruptionBudget shop/web (has 2 healthy pods, needs 2)",
+    )
+
+
+async def test_a_budget_that_an_operator_may_lift_is_something_to_wait_for():
+    pod = a_pod(owner_kind="InstanceManager.longhorn.io", owner_name="im")
+
+    found = await outlook(a_cluster(pod, budgets=(a_budget(),)))
+
+    assert found.never is None
+    assert found.waits[0].endswith("(has 1 healthy pods, needs 1); only InstanceManager.longhorn.io can let it go")
 
 
 async def test_two_budgets_on_one_pod_are_found():
