@@ -74,6 +74,8 @@ _ALL = (
          spares=True),
     Kind(name="lease-stale", summary="on the new system the kubelet posts once, then renews nothing", spares=True),
     Kind(name="lease-frozen", summary="the kubelet runs on, but neither its lease nor its status reaches the API"),
+    Kind(name="other-address", summary="the kubelet registers under another address when it starts", argument="address",
+         default="10.99.0.99"),
     Kind(name="node-missing", summary="the Node object is gone, and the kubelet cannot make it again until cleared"),
     Kind(name="pods-never-ready", summary="pods that start on this node never become Ready"),
     Kind(name="pods-stuck", summary="pods on this node never finish terminating"),

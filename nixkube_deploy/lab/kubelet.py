@@ -111,6 +111,7 @@ class Kubelet:
 
     def _register(self, now: float) -> None:
         machine = self.machine
+        moved = self.faults.peek(machine.name, "other-address")
         self.phase, self.since = Phase.RUNNING, now
         self._log(f"Starting kubelet {self.version}")
         if self.never_ready:
@@ -119,7 +120,7 @@ class Kubelet:
             self.identity.node,
             machine_id=machine.machine_id,
             boot_id=machine.boot_id,
-            addresses=self.identity.addresses,
+            addresses=(moved.argument,) if moved else self.identity.addresses,
             kernel_version=machine.kernel_release,
             kubelet_version=self.version,
             labels=self.identity.labels,

@@ -112,6 +112,16 @@ async def test_a_node_object_is_missing_until_that_is_cleared(world: World, clus
     await until(lambda: node(world) is not None and is_ready(node(world)))
 
 
+async def test_a_node_comes_back_under_another_address(world: World, cluster: Cluster):
+    before = await cluster.node("w1")
+    world.add_fault("w1:other-address=10.99.0.7")
+    await run_on(world, "w1", "systemctl reboot")
+    await until(lambda: world.kube.find("Node", "w1")["status"]["addresses"][0]["address"] == "10.99.0.7")
+    after = await cluster.node("w1")
+    assert after.addresses != before.addresses
+    assert after.machine_id == before.machine_id
+
+
 async def test_pods_of_a_node_never_end(world: World, cluster: Cluster):
     world.add_fault("w1:pods-stuck")
     pod = await a_pod(cluster)

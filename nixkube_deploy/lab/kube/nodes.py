@@ -81,7 +81,12 @@ class NodeLifecycle:
             self._waiting.add(name)
             return
         self._waiting.discard(name)
-        if self._store.get("nodes", name) is None:
+        known = self._store.get("nodes", name)
+        if known is not None and facts.addresses:
+            addresses = _addresses(name, facts)
+            if addresses != known["status"].get("addresses"):
+                self._store.put(merged(known, status={"addresses": addresses}))
+        if known is None:
             self._store.create(_new_node(name, facts, self._store.now))
             self._store.create({"kind": "CSINode", "metadata": {"name": name}, "spec": {"drivers": []}})
         self._renew(name)
@@ -208,7 +213,6 @@ def _new_node(name: str, facts: Registration, now: float) -> Object:
     amount = {"cpu": "4", "memory": "8152304Ki", "pods": "110", "ephemeral-storage": "61255492Ki"}
     arch = (facts.labels or {}).get("kubernetes.io/arch", "amd64")
     labels = {HOSTNAME_LABEL: name, "kubernetes.io/os": "linux", "kubernetes.io/arch": arch, **(facts.labels or {})}
-    addresses = [{"type": "InternalIP", "address": a} for a in facts.addresses]
     node: Object = {
         "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {}},
@@ -216,7 +220,7 @@ def _new_node(name: str, facts: Registration, now: float) -> Object:
         "status": {
             "capacity": amount,
             "allocatable": amount,
-            "addresses": [*addresses, {"type": "Hostname", "address": name}],
+            "addresses": _addresses(name, facts),
             "nodeInfo": {
                 "machineID": facts.machine_id,
                 "systemUUID": facts.machine_id,
@@ -233,6 +237,11 @@ def _new_node(name: str, facts: Registration, now: float) -> Object:
         },
     }
     return with_condition(_calm(node, now), _ready_condition("", now, ready=True), now)
+
+
+def _addresses(name: str, facts: Registration) -> list[dict[str, str]]:
+    internal = [{"type": "InternalIP", "address": address} for address in facts.addresses]
+    return [*internal, {"type": "Hostname", "address": name}]
 
 
 def _calm(node: Object, now: float) -> Object:
