@@ -42,6 +42,8 @@ class Departure:
 
     armed: Armed | None = None
     verb: str = _REBOOT
+    allowed: float | None = None
+    """Seconds it has as a whole, where some of them are used up already."""
 
 
 PLAIN: Final = Departure()
@@ -81,7 +83,9 @@ async def reboot(
 
     verb = await _verb(patient, action, tell)
     armed = await bootentry.arm(patient, action, tell, once=verb != _KEXEC)
-    await restart(shell, clock, host, end - clock.monotonic(), report, Departure(armed=armed, verb=verb))
+    await restart(
+        shell, clock, host, end - clock.monotonic(), report, Departure(armed=armed, verb=verb, allowed=deadline)
+    )
     return Rebooted(changed=True, notes=tuple(notes))
 
 
@@ -148,7 +152,7 @@ async def restart(
                 report(f"is back with boot id {now}")
                 return
         if clock.monotonic() + pause > end:
-            raise TaskError(_not_back(host, deadline, last, went_down=went_down, armed=how.armed))
+            raise TaskError(_not_back(host, how.allowed or deadline, last, went_down=went_down, armed=how.armed))
         await anyio.sleep(pause)
 
 

@@ -325,6 +325,7 @@ async def test_a_host_that_is_lost_says_which_entry_a_power_cycle_boots():
     with pytest.raises(TaskError) as caught:
         await reboot(shell, LoopClock(), HOST, ACTION, 60.0, lambda _line: None)
     assert f"it boots {OLD_ENTRY}, the old system, by itself" in caught.value.failure.next
+    assert "did not come back within 60 s" in caught.value.failure.message
 
 
 async def test_going_back_disarms_what_has_not_been_used_up():
