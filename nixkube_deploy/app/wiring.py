@@ -7,8 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import anyio.to_thread
-
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.secrets import secrets_of
@@ -24,8 +22,7 @@ from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
 from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.backends.process.local import LocalProcesses
-from nixkube_deploy.backends.ssh.options import OpensshOptions
-from nixkube_deploy.backends.ssh.shell import SshShell
+from nixkube_deploy.backends.ssh.late import LateShell
 from nixkube_deploy.backends.web.get import ThreadedWeb
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
@@ -46,9 +43,9 @@ async def open_world(target: Target) -> AsyncIterator[World]:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
         clock = SystemClock()
         secrets = stack.enter_context(secrets_of(whole.hosts.values()))
-        shell = await stack.enter_async_context(SshShell(whole.hosts, secrets))
+        shell = await stack.enter_async_context(LateShell(whole.hosts, secrets, directory / "ssh"))
         processes = LocalProcesses()
-        options = await anyio.to_thread.run_sync(OpensshOptions, whole.hosts, directory / "ssh")
+        options = shell.options
         nix = NixCli(
             processes,
             options,

@@ -1,3 +1,1 @@
-"""Hosts over SSH."""
-
-from nixkube_deploy.backends.ssh import libraries as libraries  # First of all: see there.
+"""Hosts over SSH. Everything here that needs asyncssh takes it from ``libraries``."""

@@ -6,7 +6,7 @@ the kernel costs more than the encryption. It delays nothing beyond the turn of 
 
 import asyncio
 
-import asyncssh
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 
 
 def coalesce(connection: asyncssh.SSHClientConnection) -> None:

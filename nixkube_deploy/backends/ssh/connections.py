@@ -11,9 +11,9 @@ from typing import Final, Self
 
 import anyio
 import anyio.to_thread
-import asyncssh
 
 from nixkube_deploy.backends.ssh.dial import Via, dial
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import Hop, route
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host

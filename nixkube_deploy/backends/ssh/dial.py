@@ -14,13 +14,13 @@ from typing import Any, Final
 
 import anyio
 import anyio.to_thread
-import asyncssh
 import tenacity
 
 from nixkube_deploy.backends.ssh import failures, hostkeys
 from nixkube_deploy.backends.ssh.coalesce import coalesce
 from nixkube_deploy.backends.ssh.failures import Tried
 from nixkube_deploy.backends.ssh.hostkeys import Trust
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import Hop
 from nixkube_deploy.model.error import TaskError
 

@@ -3,8 +3,7 @@
 import socket
 from dataclasses import dataclass
 
-import asyncssh
-
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import DEFAULT_PORT, Hop
 from nixkube_deploy.model.error import TaskError, Unreachable
 from nixkube_deploy.model.failure import Failure, FailureKind

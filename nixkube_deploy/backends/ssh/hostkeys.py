@@ -14,10 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-import asyncssh
 from asyncssh.known_hosts import SSHKnownHosts
 from asyncssh.public_key import get_default_certificate_algs, get_default_public_key_algs
 
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import Hop
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+__all__ = ["asyncssh"]
+
 _FOLDERS: Final = ("/usr/local/lib", "/lib", "/usr/lib", "/lib64", "/usr/lib64")
 
 
@@ -46,4 +48,4 @@ def _folders() -> Iterator[Path]:
 
 
 with found_by_looking():
-    import asyncssh as _asyncssh  # noqa: F401 (what this module is for)
+    import asyncssh

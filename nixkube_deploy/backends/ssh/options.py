@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-import asyncssh
-
 from nixkube_deploy.backends.ssh.dial import KEEPALIVES_MISSED
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import Hop, route
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.fleet import Host, HostKeyPolicy

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import anyio
-import asyncssh
 import tenacity
 
 from nixkube_deploy.backends.ssh.failures import words
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.quote import shell_line
 from nixkube_deploy.model.error import OutcomeUnknown, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import asyncssh
-
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.model.error import Unreachable
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host, SshSettings

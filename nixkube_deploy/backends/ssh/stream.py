@@ -9,8 +9,8 @@ from typing import Final
 
 import anyio
 import anyio.lowlevel
-import asyncssh
 
+from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.session import Request, Session
 from nixkube_deploy.ports.shell import CommandResult
 
