@@ -102,6 +102,14 @@ def real(session: nox.Session) -> None:
 
 
 @nox.session
+def vm(session: nox.Session) -> None:
+    """Real reboots: a QEMU machine with firmware, systemd-boot and kernel (root, five minutes); fails where none is."""
+    install(session)
+    session.run("python", "-m", "tests.real.vm.image")
+    session.run("pytest", "-s", "-q", "tests/real/vm", *session.posargs, env={"NIXKUBE_VM": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up; evaluation of 50 hosts."""
     install(session)

@@ -69,7 +69,7 @@ def _make(suite: str, place: Path) -> None:
     # A clock behind or ahead of the archive's is no reason not to test; what is downloaded is still signed.
     lax = "--aptopt=Acquire::Check-Valid-Until false"
     argv = ["mmdebstrap", "--quiet", "--variant=minbase", lax, f"--include={','.join(PACKAGES)}", suite, str(half)]
-    done = subprocess.run([*argv, *_mirror()], capture_output=True, text=True, check=False)
+    done = subprocess.run([*argv, *archive()], capture_output=True, text=True, check=False)
     if done.returncode:
         shutil.rmtree(half, ignore_errors=True)
         raise NoTree(f"a tree of Debian {suite} cannot be made: {shlex.join(argv)}\n{done.stderr.strip()[-2000:]}")
@@ -80,7 +80,7 @@ def _make(suite: str, place: Path) -> None:
         shutil.rmtree(half)
 
 
-def _mirror() -> list[str]:
+def archive() -> list[str]:
     """The first archive this machine itself installs from, else mmdebstrap's own choice."""
     places = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]
     text = "\n".join(path.read_text() for path in places if path.is_file())
