@@ -64,6 +64,9 @@ class Machine:
         finally:
             process.kill()
             process.wait()
+            if folder != image:  # Half a gigabyte.
+                (folder / "disk.qcow2").unlink()
+                (folder / "vars.qcow2").unlink()
 
     # --- power -------------------------------------------------------------------------------------------------------
 

@@ -5,18 +5,8 @@ One story in five minutes: each test goes on from where the one before it left t
 
 import re
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from subprocess import CompletedProcess
 
 import pytest
-
-from tests.real.bed.fleet import real_fleet
-from tests.real.bed.tree import NoTree
-from tests.real.vm import system
-from tests.real.vm.image import image
-from tests.real.vm.machine import NAME, Machine
-from tests.real.vm.needs import NoMachine
 
 pytestmark = [pytest.mark.timeout(300)]
 WHOLE_STORY = 300.0
@@ -24,42 +14,6 @@ DEADLINE = 25.0
 """Given to a system that hangs."""
 SLACK = 20.0
 """What a run takes beside its reboot: a look, an evaluation, a copy and a switch, all of it emulated."""
-
-
-@dataclass
-class Story:
-    machine: Machine
-    began: float
-    told: list[str] = field(default_factory=list)
-
-    def wants(self, **settings: object) -> str:
-        """Have the flake want another system; its path."""
-        self.machine.fleet.configure(NAME, **{"stage2": "", **settings})
-        return self.machine.fleet.toplevel(NAME)
-
-    def deploy(self, verb: str, *arguments: str, **strategy: str) -> "CompletedProcess[str]":
-        inventory = self.machine.fleet.inventory(strategy=strategy)
-        began = time.monotonic()
-        done = self.machine.fleet.deploy(verb, inventory, "--yes", *arguments, timeout=280)
-        took = f"{time.monotonic() - began:.0f} s, exit code {done.returncode}"
-        self.told.append(f"deploy {verb} {' '.join(arguments)} {strategy or ''}: {took}\n{done.stdout}{done.stderr}")
-        print(self.told[-1])  # noqa: T201 (`nox -s vm` shows what was seen)
-        return done
-
-
-@pytest.fixture(scope="module")
-def story(tmp_path_factory) -> Iterator[Story]:
-    try:
-        made = image()
-    except (NoMachine, NoTree) as error:
-        pytest.fail(f"not run: no virtual machine can be had here: {error}", pytrace=False)
-    began = time.monotonic()
-    folder = tmp_path_factory.mktemp("vm")
-    with real_fleet(folder / "bed", hosts=0) as fleet:
-        system.furnish(fleet, made / "kernel", made / "initrd")
-        with Machine.running(fleet, made, folder / "machine", snapshot=True) as machine:
-            print(f"the machine is there after {time.monotonic() - began:.1f} s")  # noqa: T201
-            yield Story(machine=machine, began=began)
 
 
 def test_a_plain_reboot_is_proved_by_a_new_boot_id(story):
@@ -70,6 +24,7 @@ def test_a_plain_reboot_is_proved_by_a_new_boot_id(story):
     assert machine.boot_id != before
     assert machine.systems == systems
     assert len(set(systems)) == 1
+    assert "BdsDxe: starting" in machine.console, "through its firmware"
 
 
 def test_a_new_kernel_boots_once_and_is_the_default_behind_its_gate(story):
