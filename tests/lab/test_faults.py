@@ -15,6 +15,7 @@ import pytest
 from nixkube_deploy.lab.faults import KINDS
 from nixkube_deploy.model.failure import FailureKind as Kind
 from tests.lab.fault_fleet import WORKERS, Observed, Setup, group_of, rehearse
+from tests.told import last_told
 
 pytestmark = [pytest.mark.lab, pytest.mark.slow]
 
@@ -322,24 +323,11 @@ def _assert_named(case: Case, seen: Observed) -> None:
         assert not host or seen.host(host)["failure"]["kind"] == case.kind
     if not case.failed:
         return
-    told = _last_told(seen.output, case.failed)
+    told = last_told(seen.output, case.failed)
     wanted = {"expected", "seen", "next"} | ({"did"} if seen.report is not None and "/" in case.failed else set())
     assert wanted <= told.keys(), told
     assert all(told.values()), told
     assert case.says in " ".join(told.values()), told
-
-
-def _last_told(output: str, subject: str) -> dict[str, str]:
-    """The failure as it is printed at the end: its parts by label."""
-    _, found, rest = output.rpartition(f"\n{subject} failed: ")
-    assert found, f"{subject} is not told of:\n{output}"
-    parts, label = {"message": ""}, "message"
-    for line in rest.split("\n\n")[0].splitlines():
-        head = re.match(r"  (expected|seen|command|exit code|evidence|did|next) +", line)
-        label = head[1] if head else label
-        told = line[head.end() :] if head else line
-        parts[label] = f"{parts.get(label, '')} {told.strip()}".strip()
-    return parts
 
 
 def _assert_within_budget(case: Case, seen: Observed) -> None:

@@ -3,7 +3,6 @@
 Each case runs twice: with the fault, and again when it is lifted, which must converge and leave nothing of ours behind.
 """
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from nixkube_deploy.model.failure import FailureKind as Kind
 from tests.real.fault_scene import VICTIM, Done, HostState, Scene, Setup, a_scene
+from tests.told import last_told
 
 CONVERGED, REFUSED, HALTED, TAKEN_BACK, LOCKED = 0, 3, 4, 5, 6
 TIMER = "timer"
@@ -160,19 +160,6 @@ def _judge_words(case: Case, seen: Observed) -> None:
         assert "did" in told, told
     for words in case.says:
         assert words in " ".join(told.values()), told
-
-
-def last_told(output: str, subject: str) -> dict[str, str]:
-    """The failure as it is printed at the end: its parts by label."""
-    _, found, rest = output.rpartition(f"\n{subject} failed: ")
-    assert found, f"{subject} is not told of:\n{output}"
-    parts, label = {"message": ""}, "message"
-    for line in rest.split("\n\n")[0].splitlines():
-        head = re.match(r"  (expected|seen|command|exit code|evidence|did|next) +", line)
-        label = head[1] if head else label
-        told = line[head.end() :] if head else line
-        parts[label] = f"{parts.get(label, '')} {told.strip()}".strip()
-    return parts
 
 
 def _judge_victim(case: Case, seen: Observed) -> None:
