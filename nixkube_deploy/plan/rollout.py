@@ -16,6 +16,7 @@ from nixkube_deploy.plan.intent import Intent, intend, without_drain
 from nixkube_deploy.plan.mode import by_mode, in_mode, refused_mode
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.room import no_room_to_boot
+from nixkube_deploy.plan.skew import skew_notes, without_skew
 from nixkube_deploy.plan.version import crossing
 
 __all__ = ["Choices", "rollout"]
@@ -24,7 +25,9 @@ __all__ = ["Choices", "rollout"]
 def rollout(fleet: Fleet, prepared: Prepared, choices: Choices) -> Plan:
     """Everything that is to be done, and why; ``fleet.strategy`` has the command line's overrides already."""
     intents = [_intend(fleet, without_drain(host, choices), prepared, choices) for host in fleet.hosts.values()]
-    return assemble(fleet, intents, prepared, choices)
+    intents = without_skew(fleet, intents, prepared)
+    plan = assemble(fleet, intents, prepared, choices)
+    return replace(plan, notes=(*plan.notes, *skew_notes(fleet, intents, prepared)))
 
 
 def _intend(fleet: Fleet, host: Host, prepared: Prepared, choices: Choices) -> Intent:
