@@ -224,17 +224,20 @@ def _of_inside(gate: PodsGate, seen: InsideSeen | str) -> tuple[Conjunct, ...]:
     found = [Conjunct(name="proxy", holds=holds, expected="ok from the kubelet through the API", seen=proxy)]
     if gate.daemonsets:
         pods = [pod for pod in seen.pods if pod.owner_kind == "DaemonSet"]
-        found.append(_all_ready("daemonsets", "DaemonSet pods", pods))
+        found.append(all_ready("daemonsets", "DaemonSet pods", pods))
     if gate.critical:
         pods = [pod for pod in seen.pods if pod.priority_class in CRITICAL and pod.owner_kind != "DaemonSet"]
         leaving = [pod for pod in pods if pod.deleting_since is None]
-        found.append(_all_ready("critical", "system-critical pods", leaving))
+        found.append(all_ready("critical", "system-critical pods", leaving))
     return tuple(found)
 
 
-def _all_ready(name: str, what: str, pods: list[Pod]) -> Conjunct:
+def all_ready(name: str, what: str, pods: list[Pod], at_least: int = 0) -> Conjunct:
+    """Whether every pod that has not finished is Ready, and there are enough of them."""
     counted = [pod for pod in pods if not pod.is_finished]
     bad = sorted(pod.key for pod in counted if not pod.ready or pod.deleting_since is not None)
     shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")  # noqa: PLR2004 (three named)
     seen = f"not ready: {shown}" if bad else f"{len(counted)} ready"
-    return Conjunct(name=name, holds=not bad, expected=f"all {what} Ready", seen=seen)
+    enough = f", at least {at_least}" if at_least else ""
+    holds = not bad and len(counted) >= at_least
+    return Conjunct(name=name, holds=holds, expected=f"all {what} Ready{enough}", seen=seen)

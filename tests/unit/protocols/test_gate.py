@@ -14,7 +14,15 @@ from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host, Role
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.model.strategy import CommandGate, Gates, HttpGate, KubeletGate, PodsGate, PrometheusGate
+from nixkube_deploy.model.strategy import (
+    CommandGate,
+    Gates,
+    HttpGate,
+    KubeletGate,
+    PodsGate,
+    PrometheusGate,
+    SelectedPods,
+)
 from nixkube_deploy.ports.shell import Command, CommandResult
 from nixkube_deploy.ports.web import Answer
 from nixkube_deploy.protocols.gate import SOAK_TOLERANCE, GateWorld, open_gate, soak
@@ -460,6 +468,58 @@ async def test_a_prometheus_gate_stays_closed_on_anything_else(answer: Answer, s
 
     failure = await bench.failure(gates=prometheus())
     assert failure.seen == seen
+
+
+MONS = SelectedPods(selector="app=mon", namespace="rook", at_least=2)
+
+
+def a_mon(name: str, **fields: object) -> Pod:
+    return replace(Pod(namespace="rook", name=name, uid=name, node="n2", labels={"app": "mon"}), **fields)  # type: ignore[arg-type]
+
+
+def selected(gate: SelectedPods = MONS) -> Gates:
+    return Gates(kubelet=KubeletGate(timeout=60), pods=PodsGate(selected=(gate,)))
+
+
+async def test_a_gate_of_selected_pods_opens_when_enough_are_there_and_all_are_ready() -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    for pod in (a_mon("a"), a_mon("b"), a_mon("old", deleting_since=1.0), a_mon("job", phase="Succeeded", ready=False)):
+        bench.cluster.put_pod(pod)
+    bench.cluster.put_pod(replace(a_mon("elsewhere", ready=False), namespace="test"))
+
+    await bench.open(gates=selected())
+
+
+@pytest.mark.parametrize(
+    ("pods", "seen"),
+    [
+        ((a_mon("a"), a_mon("b"), a_mon("c", ready=False)), "not ready: rook/c"),
+        ((a_mon("a"), a_mon("b", deleting_since=1.0)), "1 ready"),
+        ((), "0 ready"),
+    ],
+)
+async def test_a_gate_of_selected_pods_stays_closed_while_one_is_missing(pods: tuple[Pod, ...], seen: str) -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    for pod in pods:
+        bench.cluster.put_pod(pod)
+
+    failure = await bench.failure(gates=selected())
+    assert (failure.seen, failure.expected) == (seen, "all pods app=mon in rook Ready, at least 2")
+    assert "pods app=mon in rook" in failure.message
+
+
+async def test_pods_that_cannot_be_asked_for_keep_their_gate_closed() -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    bench.cluster.fails("selected_pods", *[task_error(FailureKind.CLUSTER, "may not list pods")] * 500)
+    assert (await bench.failure(gates=selected())).seen == "may not list pods"
+
+    bench = Bench()
+    bench.cluster = None
+    failure = await bench.failure(gates=selected(SelectedPods(selector="app=mon")))
+    assert (failure.seen, failure.expected) == ("there is no Kubernetes API to ask", "at least 1 Ready")
 
 
 # Soak.
