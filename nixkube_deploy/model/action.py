@@ -149,6 +149,8 @@ class OpenGate:
     expect_node: bool = True
     expect_etcd: bool = False
     """The host's etcd member answered before, so it must be healthy again."""
+    kubernetes: str = ""
+    """The version the Node's kubelet must be of, where that is known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

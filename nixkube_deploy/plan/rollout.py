@@ -52,7 +52,7 @@ def _install(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, ch
     if problem := wipe_guard(host, facts, closure, agreed=host.name in choices.yes_wipe):
         return replace(known, problem=problem)
     made = intend(host, facts, foreign(facts), closure.contents, fleet.cluster.distribution)
-    return replace(made, disko=closure.disko)
+    return replace(made, disko=closure.disko, kubernetes=closure.contents.kubernetes)
 
 
 def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, choices: Choices) -> Intent:
@@ -66,7 +66,8 @@ def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, cho
     if made.activates and choices.mode.sets_profile and (problem := no_room_to_boot(host, facts, closure.contents)):
         return replace(known, problem=problem)
     there = facts.current is not None and closure.profile in {facts.current.path, facts.profile}
-    made = replace(made, copies=made.activates and not there)
+    starts = closure.contents.kubernetes if made.activates and made.disrupts else ""
+    made = replace(made, copies=made.activates and not there, kubernetes=starts)
     crossed = crossing(facts, closure) if host.role.is_control_plane and made.disrupts else ""
     if not crossed or made.back is None:
         return made

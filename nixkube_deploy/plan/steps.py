@@ -260,7 +260,7 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
     )
     yield _Step(
         name="gate",
-        action=replace(_gate(intent, settings), rebooted_from=left),
+        action=replace(_gate(intent, settings), rebooted_from=left, kubernetes=intent.kubernetes),
         pool=Pool.WAIT,
         timeout=settings.gate_deadline,
     )

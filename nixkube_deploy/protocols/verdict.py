@@ -4,6 +4,7 @@ Each look is taken in stages (host, Node, its pods, user gates) and stops at the
 so a look is complete whenever all its conjuncts hold. It deliberately asks nothing and waits for nothing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,8 @@ class Expectation:
     pods: PodsGate = PodsGate()
     renewals: int = RENEWALS
     etcd: bool = False
+    kubernetes: str = ""
+    """The version the kubelet must be of; empty: any."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,7 +155,7 @@ def verdict(expect: Expectation, seen: Observation, renewals: Renewals) -> tuple
         return (Conjunct(name="ssh", holds=False, expected="an answer over SSH", seen=seen.host),)
     found = _of_host(expect, seen.host)
     if expect.node and seen.node is not None:
-        found += _of_node(seen.host, seen.node, renewals.count, expect.renewals)
+        found += _of_node(expect, seen.host, seen.node, renewals.count)
     if expect.node and seen.inside is not None:
         found += _of_inside(expect.pods, seen.inside)
     return found + (seen.users or ())
@@ -175,7 +178,7 @@ def _of_host(expect: Expectation, host: HostSeen) -> tuple[Conjunct, ...]:
     return tuple(found)
 
 
-def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) -> tuple[Conjunct, ...]:
+def _of_node(expect: Expectation, host: HostSeen, seen: NodeSeen | str, renewed: int) -> tuple[Conjunct, ...]:
     if isinstance(seen, str):
         return (Conjunct(name="api", holds=False, expected="an answer of the Kubernetes API", seen=seen),)
     node = seen.node
@@ -196,10 +199,16 @@ def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) ->
             seen=node.kernel_version or "(none)",
         ),
         Conjunct(
+            name="version",
+            holds=not expect.kubernetes or _release(node.kubelet_version) == _release(expect.kubernetes),
+            expected=f"a kubelet of version {expect.kubernetes or '(any)'}",
+            seen=node.kubelet_version or "(none)",
+        ),
+        Conjunct(
             name="lease",
-            holds=renewed >= needed,
-            expected=f"its Lease renewed {needed} times since",
-            seen=f"renewed {renewed} of {needed} times",
+            holds=renewed >= expect.renewals,
+            expected=f"its Lease renewed {expect.renewals} times since",
+            seen=f"renewed {renewed} of {expect.renewals} times",
         ),
         Conjunct(name="ready", holds=node.ready == "True", expected="Ready=True", seen=_readiness(node)),
         Conjunct(
@@ -209,6 +218,12 @@ def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) ->
             seen=", ".join(taints) or "(none)",
         ),
     )
+
+
+def _release(version: str) -> str:
+    """``1.31.4`` of ``v1.31.4+k3s1``: who built it does not matter."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return match[1] if match else version
 
 
 def _readiness(node: Node) -> str:

@@ -420,6 +420,7 @@ def test_a_known_minor_version_of_the_control_plane_is_never_rolled_back_over():
     reason = "never taken back automatically: Kubernetes 1.31 -> 1.32 may cross a minor version of etcd"
     assert reason in line(plan, "cp1").risks
     assert isinstance(action(plan, "cp1/activate"), SwitchConfiguration)
+    assert (action(plan, "w1/gate").kubernetes, action(plan, "w1/rollback-gate").kubernetes) == ("1.32.0", "")
     assert plan.graph.rules.canaries == {"cp1"}, "w1's kubelet would overtake the API server"
 
 

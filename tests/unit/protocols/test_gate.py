@@ -130,6 +130,17 @@ async def test_a_member_that_etcd_had_must_be_healthy_again():
     assert "healthy" in await Bench(etcd="\n7").open()
 
 
+async def test_the_kubelet_must_be_of_the_version_the_new_system_brings():
+    bench = Bench()
+    bench.change_node(kubelet_version="v1.31.4+k3s1")
+    assert "healthy" in await bench.open(kubernetes="1.31.4")
+    failure = await bench.failure(kubernetes="1.32.0+k3s1")
+    assert (failure.expected, failure.seen) == ("a kubelet of version 1.32.0+k3s1", "v1.31.4+k3s1")
+    assert "version: v1.31.4+k3s1" in failure.message
+    bench.change_node(kubelet_version="")
+    assert (await bench.failure(kubernetes="1.32.0")).seen == "(none)"
+
+
 async def after(seconds: float, act: Callable[[], object]) -> None:
     await anyio.sleep(seconds)
     act()
