@@ -48,6 +48,7 @@ async def open_gate(world: GateWorld, host: Host, action: OpenGate, report: Repo
         pods=action.gates.pods,
         etcd=action.expect_etcd,
         kubernetes=action.kubernetes,
+        csi_drivers=frozenset(action.csi_drivers),
     )
     vigil = _Vigil(world, host, expect, action.gates)
     began, pause = world.clock.monotonic(), FIRST_POLL

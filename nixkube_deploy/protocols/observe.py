@@ -95,7 +95,7 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
         # While the Lease is still being counted its pods are already worth a look: both take their time.
         settled = all(conjunct.holds or conjunct.name == "lease" for conjunct in found)
         if settled and isinstance(seen.node, NodeSeen) and seen.node.node is not None:
-            seen = replace(seen, inside=await _see_inside(world.cluster, seen.node.node))
+            seen = replace(seen, inside=await _see_inside(world.cluster, seen.node.node, expect))
             found = verdict(expect, seen, renewals)
     if gates is not None and all(conjunct.holds for conjunct in found):
         seen = replace(seen, users=await ask_users(world, host, gates))
@@ -147,11 +147,12 @@ async def _registered(cluster: Cluster, machine_id: str) -> Node | None:
     return found[0] if len(found) == 1 else None
 
 
-async def _see_inside(cluster: Cluster, node: Node) -> InsideSeen | str:
+async def _see_inside(cluster: Cluster, node: Node, expect: Expectation) -> InsideSeen | str:
     async def ask() -> InsideSeen:
         proxy = await cluster.node_healthz(node.name)
         pods = await cluster.pods(node.name)
-        return InsideSeen(proxy=proxy if proxy is None else proxy.strip(), pods=pods)
+        drivers = await cluster.csi_drivers(node.name) if expect.csi_drivers else frozenset[str]()
+        return InsideSeen(proxy=proxy if proxy is None else proxy.strip(), pods=pods, csi_drivers=drivers)
 
     return await _of_api(ask)
 

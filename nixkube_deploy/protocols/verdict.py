@@ -31,6 +31,7 @@ class Expectation:
     etcd: bool = False
     kubernetes: str = ""
     """The version the kubelet must be of; empty: any."""
+    csi_drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +61,7 @@ class InsideSeen:
 
     proxy: str | None = "ok"
     pods: tuple[Pod, ...] = ()
+    csi_drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +159,7 @@ def verdict(expect: Expectation, seen: Observation, renewals: Renewals) -> tuple
     if expect.node and seen.node is not None:
         found += _of_node(expect, seen.host, seen.node, renewals.count)
     if expect.node and seen.inside is not None:
-        found += _of_inside(expect.pods, seen.inside)
+        found += _of_inside(expect, seen.inside)
     return found + (seen.users or ())
 
 
@@ -231,12 +233,17 @@ def _readiness(node: Node) -> str:
     return f"Ready={node.ready}" + (f" ({reason})" if reason else "")
 
 
-def _of_inside(gate: PodsGate, seen: InsideSeen | str) -> tuple[Conjunct, ...]:
+def _of_inside(expect: Expectation, seen: InsideSeen | str) -> tuple[Conjunct, ...]:
     if isinstance(seen, str):
         return (Conjunct(name="api", holds=False, expected="an answer of the Kubernetes API", seen=seen),)
     proxy = "not asked: not allowed" if seen.proxy is None else seen.proxy
     holds = seen.proxy in {None, "ok"}
     found = [Conjunct(name="proxy", holds=holds, expected="ok from the kubelet through the API", seen=proxy)]
+    if expect.csi_drivers:
+        gone = ", ".join(sorted(expect.csi_drivers - seen.csi_drivers))
+        expected, told = "every storage driver of before", f"not registered: {gone}" if gone else "registered"
+        found.append(Conjunct(name="csi", holds=not gone, expected=expected, seen=told))
+    gate = expect.pods
     if gate.daemonsets:
         pods = [pod for pod in seen.pods if pod.owner_kind == "DaemonSet"]
         found.append(all_ready("daemonsets", "DaemonSet pods", pods))

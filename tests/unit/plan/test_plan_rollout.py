@@ -424,6 +424,12 @@ def test_a_known_minor_version_of_the_control_plane_is_never_rolled_back_over():
     assert plan.graph.rules.canaries == {"cp1"}, "w1's kubelet would overtake the API server"
 
 
+def test_the_gate_wants_the_storage_drivers_of_before():
+    node = replace(facts_for(ONE)["w1"].node, csi_drivers=frozenset({"rbd", "cephfs"}))
+    plan = plan_of(ONE, "w1", edit={"w1": {"node": node}})
+    assert action(plan, "w1/gate").csi_drivers == ("cephfs", "rbd")
+
+
 def test_a_soak_may_wait_for_an_api_that_is_away_as_long_as_a_gate_may():
     fleet = a_fleet("w1")
     prepared = Prepared(facts=facts_for(fleet), closures=closures_for(fleet, changed="w1"), flake=a_flake())

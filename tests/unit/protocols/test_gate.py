@@ -141,6 +141,16 @@ async def test_the_kubelet_must_be_of_the_version_the_new_system_brings():
     assert (await bench.failure(kubernetes="1.32.0")).seen == "(none)"
 
 
+async def test_the_storage_drivers_of_before_must_be_registered_again():
+    bench = Bench()
+    assert bench.cluster is not None
+    bench.cluster.drivers = {"n1": frozenset({"rbd", "new"})}
+    assert "healthy" in await bench.open(csi_drivers=("rbd",))
+    failure = await bench.failure(csi_drivers=("cephfs", "rbd"))
+    assert (failure.expected, failure.seen) == ("every storage driver of before", "not registered: cephfs")
+    assert failure.message.endswith("csi: not registered: cephfs")
+
+
 async def after(seconds: float, act: Callable[[], object]) -> None:
     await anyio.sleep(seconds)
     act()
