@@ -6,7 +6,7 @@ import anyio
 
 from nixkube_deploy.app.architecture import without_other_systems
 from nixkube_deploy.app.specialisation import specialised
-from nixkube_deploy.app.survey import OnStep, Survey, refuse_without_cluster, silent, survey
+from nixkube_deploy.app.survey import OnStep, Survey, add_drivers, refuse_without_cluster, silent, survey
 from nixkube_deploy.app.target import build_on_targets
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.building import BuildOn
@@ -37,6 +37,7 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
 
     async def look() -> None:
         halves.survey = await survey(world, hosts, say)
+        await add_drivers(world, halves.survey)
 
     async def think() -> None:
         evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)

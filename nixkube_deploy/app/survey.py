@@ -1,5 +1,6 @@
 """What is: probe every host at once and match hosts to Nodes. Touches nothing."""
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -60,6 +61,21 @@ async def _add_nodes(world: World, found: Survey) -> None:
     nodes = match_nodes(found.facts, world.fleet.hosts, await world.cluster.nodes())
     for name, node in nodes.items():
         found.facts[name] = replace(found.facts[name], node=node_facts(node))
+
+
+async def add_drivers(world: World, found: Survey) -> None:
+    """Which storage drivers each Node has, so that a gate can miss one. Where the API does not say, none is missed."""
+    cluster = world.cluster
+    if cluster is None:
+        return
+
+    async def ask(facts: HostFacts) -> None:
+        if facts.node is not None:
+            with contextlib.suppress(TaskError):
+                node = replace(facts.node, csi_drivers=await cluster.csi_drivers(facts.node.name))
+                found.facts[facts.host] = replace(facts, node=node)
+
+    await together(ask, tuple(found.facts.values()), PROBES_AT_ONCE)
 
 
 def refuse_without_cluster(found: Survey) -> None:

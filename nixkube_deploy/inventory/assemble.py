@@ -29,6 +29,7 @@ from nixkube_deploy.model.strategy import (
     PodsGate,
     PrometheusGate,
     RebootBlockers,
+    SelectedPods,
     Strategy,
     Window,
 )
@@ -182,8 +183,13 @@ def _gates(section: Section) -> Gates:
     written = section.values()
     return Gates(
         kubelet=KubeletGate(**written.get("kubelet", {})),
-        pods=PodsGate(**written.get("pods", {})),
+        pods=_pods(written.get("pods", {})),
         http=tuple(HttpGate(**gate) for gate in written.get("http", ())),
         command=tuple(CommandGate(**gate) for gate in written.get("command", ())),
         prometheus=tuple(PrometheusGate(**gate) for gate in written.get("prometheus", ())),
     )
+
+
+def _pods(written: Mapping[str, Any]) -> PodsGate:
+    selected = tuple(SelectedPods(**pods) for pods in written.get("selected", ()))
+    return PodsGate(**{**written, "selected": selected})

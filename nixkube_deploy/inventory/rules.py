@@ -23,6 +23,7 @@ from nixkube_deploy.model.strategy import (
     RebootBlockers,
     RebootMethod,
     RebootPolicy,
+    SelectedPods,
     Strategy,
 )
 
@@ -222,6 +223,21 @@ _GATE_PROMETHEUS = Record(
         },
     ),
 )
+_SELECTED_PODS = Record(
+    name="selected_pods",
+    doc="Pods that must all be Ready, on whichever node.",
+    fields=fields_of(
+        SelectedPods,
+        {
+            "selector": (
+                Text(what="a label selector such as app=ceph-mon", convert=_selector),
+                "Their labels, as for `kubectl -l`.",
+            ),
+            "namespace": (values.NAME, "Their namespace; all of them when absent."),
+            "at_least": (Count(minimum=0, maximum=100_000), "How many there must be, so that none at all is noticed."),
+        },
+    ),
+)
 GATES = Record(
     name="gates",
     doc="What must hold before a host counts as back.",
@@ -243,16 +259,17 @@ GATES = Record(
         "pods": Field(
             Record(
                 name="pods_gate",
-                doc="Which pods of the node must be Ready again.",
+                doc="Which pods must be Ready again.",
                 fields=fields_of(
                     PodsGate,
                     {
-                        "daemonsets": (Flag(), "Its DaemonSet pods."),
-                        "critical": (Flag(), "Its system-critical pods."),
+                        "daemonsets": (Flag(), "The node's DaemonSet pods."),
+                        "critical": (Flag(), "The node's system-critical pods."),
+                        "selected": (ListOf(item=_SELECTED_PODS), "Pods of the whole cluster, such as the storage's."),
                     },
                 ),
             ),
-            "The node's pods.",
+            "Pods of the node, and others that count.",
         ),
         "http": Field(ListOf(item=_GATE_HTTP), "URLs that must answer.", ()),
         "command": Field(ListOf(item=_GATE_COMMAND), "Commands that must succeed.", ()),

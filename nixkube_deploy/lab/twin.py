@@ -244,6 +244,8 @@ def _drop_outside(twin: Plain, changed: list[str]) -> None:
         if len(kept) < len(gates.get(kind) or []):
             changed.append(f"{kind} gates on things outside the lab are left out")
             gates[kind] = kept
+    if (gates.get("pods") or {}).pop("selected", None):
+        changed.append("gates on selected pods are left out: the lab runs pods of its own")
     for gate in [each for each in gates.get("command") or [] if not _is_known(each)]:
         gates["command"].remove(gate)
         changed.append(f"the command gate {gate['run']!r} is left out: no lab host has that program")

@@ -149,6 +149,10 @@ class OpenGate:
     expect_node: bool = True
     expect_etcd: bool = False
     """The host's etcd member answered before, so it must be healthy again."""
+    kubernetes: str = ""
+    """The version the Node's kubelet must be of, where that is known."""
+    csi_drivers: tuple[str, ...] = ()
+    """Storage drivers that were registered on the Node before the change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ class NodeFacts:
     boot_id: str = ""
     kernel_version: str = ""
     kubelet_version: str = ""
+    csi_drivers: frozenset[str] = frozenset()
+    """Storage drivers registered on it; also empty where that was not asked, or not answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,11 +175,21 @@ class KubeletGate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SelectedPods:
+    """Pods that must all be Ready wherever they run, and how many of them there must be at least."""
+
+    selector: str
+    namespace: str | None = None
+    at_least: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodsGate:
-    """Which pods of the node must be Ready again."""
+    """Which pods must be Ready again: of the node, and those of the whole cluster that the user names."""
 
     daemonsets: bool = True
     critical: bool = True
+    selected: tuple[SelectedPods, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

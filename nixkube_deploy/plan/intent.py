@@ -43,6 +43,8 @@ class Intent:
     expect_node: bool = False
     finishes: bool = False
     """Nothing changes, but a run that died left something to finish here."""
+    kubernetes: str = ""
+    """The version its kubelet will be of, where it changes now and can be read beforehand."""
     back: WayBack | None = None
     stays: str = ""
     """Why the host is never taken back by itself; set whenever it changes and ``back`` is None."""

@@ -16,6 +16,7 @@ from nixkube_deploy.plan.intent import Intent, intend, without_drain
 from nixkube_deploy.plan.mode import by_mode, in_mode, refused_mode
 from nixkube_deploy.plan.prepared import Choices, Prepared
 from nixkube_deploy.plan.room import no_room_to_boot
+from nixkube_deploy.plan.skew import skew_notes, without_skew
 from nixkube_deploy.plan.version import crossing
 
 __all__ = ["Choices", "rollout"]
@@ -24,7 +25,9 @@ __all__ = ["Choices", "rollout"]
 def rollout(fleet: Fleet, prepared: Prepared, choices: Choices) -> Plan:
     """Everything that is to be done, and why; ``fleet.strategy`` has the command line's overrides already."""
     intents = [_intend(fleet, without_drain(host, choices), prepared, choices) for host in fleet.hosts.values()]
-    return assemble(fleet, intents, prepared, choices)
+    intents = without_skew(fleet, intents, prepared)
+    plan = assemble(fleet, intents, prepared, choices)
+    return replace(plan, notes=(*plan.notes, *skew_notes(fleet, intents, prepared)))
 
 
 def _intend(fleet: Fleet, host: Host, prepared: Prepared, choices: Choices) -> Intent:
@@ -49,7 +52,7 @@ def _install(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, ch
     if problem := wipe_guard(host, facts, closure, agreed=host.name in choices.yes_wipe):
         return replace(known, problem=problem)
     made = intend(host, facts, foreign(facts), closure.contents, fleet.cluster.distribution)
-    return replace(made, disko=closure.disko)
+    return replace(made, disko=closure.disko, kubernetes=closure.contents.kubernetes)
 
 
 def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, choices: Choices) -> Intent:
@@ -63,7 +66,8 @@ def _switch(fleet: Fleet, known: Intent, facts: HostFacts, closure: Closure, cho
     if made.activates and choices.mode.sets_profile and (problem := no_room_to_boot(host, facts, closure.contents)):
         return replace(known, problem=problem)
     there = facts.current is not None and closure.profile in {facts.current.path, facts.profile}
-    made = replace(made, copies=made.activates and not there)
+    starts = closure.contents.kubernetes if made.activates and made.disrupts else ""
+    made = replace(made, copies=made.activates and not there, kubernetes=starts)
     crossed = crossing(facts, closure) if host.role.is_control_plane and made.disrupts else ""
     if not crossed or made.back is None:
         return made

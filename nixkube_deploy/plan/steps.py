@@ -260,7 +260,7 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
     )
     yield _Step(
         name="gate",
-        action=replace(_gate(intent, settings), rebooted_from=left),
+        action=replace(_gate(intent, settings), rebooted_from=left, kubernetes=intent.kubernetes),
         pool=Pool.WAIT,
         timeout=settings.gate_deadline,
     )
@@ -268,7 +268,14 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
 
 def _gate(intent: Intent, settings: Settings) -> OpenGate:
     etcd = intent.facts is not None and intent.facts.etcd_healthy is not None
-    return OpenGate(host=intent.host.name, gates=settings.gates, expect_node=intent.expect_node, expect_etcd=etcd)
+    node = intent.facts.node if intent.facts is not None else None
+    return OpenGate(
+        host=intent.host.name,
+        gates=settings.gates,
+        expect_node=intent.expect_node,
+        expect_etcd=etcd,
+        csi_drivers=tuple(sorted(node.csi_drivers)) if node is not None else (),
+    )
 
 
 def _give_back(intent: Intent, settings: Settings) -> Iterator[_Step]:

@@ -30,10 +30,11 @@ def running(facts: HostFacts) -> Minor | None:
 def crossing(facts: HostFacts, closure: Closure) -> str:
     """``1.31 -> 1.32`` when the change is known to cross a minor version, else empty."""
     old, new = running(facts), minor(closure.contents.kubernetes)
-    return f"{_said(old)} -> {_said(new)}" if old is not None and new is not None and old != new else ""
+    return f"{said(old)} -> {said(new)}" if old is not None and new is not None and old != new else ""
 
 
-def _said(version: Minor) -> str:
+def said(version: Minor) -> str:
+    """``1.31``."""
     return f"{version[0]}.{version[1]}"
 
 

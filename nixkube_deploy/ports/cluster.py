@@ -85,6 +85,10 @@ class Cluster(Protocol):
         """All pods bound to the node, in every namespace."""
         ...
 
+    async def selected_pods(self, selector: str, namespace: str | None) -> tuple[Pod, ...]:
+        """All pods with these labels (as for ``kubectl -l``), in one namespace or in every one."""
+        ...
+
     async def pod(self, namespace: str, name: str) -> Pod | None:
         """One pod, None when it is gone."""
         ...

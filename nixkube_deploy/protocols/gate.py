@@ -42,7 +42,14 @@ async def open_gate(world: GateWorld, host: Host, action: OpenGate, report: Repo
     """
     kubelet = action.gates.kubelet
     node = action.expect_node and world.cluster is not None
-    expect = Expectation(node=node, rebooted_from=action.rebooted_from, pods=action.gates.pods, etcd=action.expect_etcd)
+    expect = Expectation(
+        node=node,
+        rebooted_from=action.rebooted_from,
+        pods=action.gates.pods,
+        etcd=action.expect_etcd,
+        kubernetes=action.kubernetes,
+        csi_drivers=frozenset(action.csi_drivers),
+    )
     vigil = _Vigil(world, host, expect, action.gates)
     began, pause = world.clock.monotonic(), FIRST_POLL
     with anyio.move_on_after(kubelet.timeout):

@@ -12,12 +12,12 @@ from urllib.parse import quote
 
 import anyio
 
-from nixkube_deploy.model.cluster import Node
+from nixkube_deploy.model.cluster import Node, Pod
 from nixkube_deploy.model.error import OutcomeUnknown, TaskError
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.model.strategy import CommandGate, Gates, HttpGate, PrometheusGate
+from nixkube_deploy.model.strategy import CommandGate, Gates, HttpGate, PrometheusGate, SelectedPods
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.shell import Command, Shell
@@ -33,6 +33,7 @@ from nixkube_deploy.protocols.verdict import (
     NodeSeen,
     Observation,
     Renewals,
+    all_ready,
     count_renewals,
     epoch_of,
     verdict,
@@ -94,7 +95,7 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
         # While the Lease is still being counted its pods are already worth a look: both take their time.
         settled = all(conjunct.holds or conjunct.name == "lease" for conjunct in found)
         if settled and isinstance(seen.node, NodeSeen) and seen.node.node is not None:
-            seen = replace(seen, inside=await _see_inside(world.cluster, seen.node.node))
+            seen = replace(seen, inside=await _see_inside(world.cluster, seen.node.node, expect))
             found = verdict(expect, seen, renewals)
     if gates is not None and all(conjunct.holds for conjunct in found):
         seen = replace(seen, users=await ask_users(world, host, gates))
@@ -146,11 +147,12 @@ async def _registered(cluster: Cluster, machine_id: str) -> Node | None:
     return found[0] if len(found) == 1 else None
 
 
-async def _see_inside(cluster: Cluster, node: Node) -> InsideSeen | str:
+async def _see_inside(cluster: Cluster, node: Node, expect: Expectation) -> InsideSeen | str:
     async def ask() -> InsideSeen:
         proxy = await cluster.node_healthz(node.name)
         pods = await cluster.pods(node.name)
-        return InsideSeen(proxy=proxy if proxy is None else proxy.strip(), pods=pods)
+        drivers = await cluster.csi_drivers(node.name) if expect.csi_drivers else frozenset[str]()
+        return InsideSeen(proxy=proxy if proxy is None else proxy.strip(), pods=pods, csi_drivers=drivers)
 
     return await _of_api(ask)
 
@@ -174,6 +176,7 @@ async def ask_users(world: GateWorld, host: Host, gates: Gates) -> tuple[Conjunc
     asks += [lambda gate=gate: _ask_http(world.web, gate) for gate in gates.http]  # type: ignore[misc]
     asks += [lambda gate=gate: _ask_command(world, host, gate) for gate in gates.command]  # type: ignore[misc]
     asks += [lambda gate=gate: _ask_prometheus(world.web, gate) for gate in gates.prometheus]  # type: ignore[misc]
+    asks += [lambda gate=gate: _ask_pods(world.cluster, gate) for gate in gates.pods.selected]  # type: ignore[misc]
     found: dict[int, Conjunct] = {}
 
     async def ask(place: int) -> None:
@@ -227,6 +230,25 @@ async def _ask_prometheus(web: Web, gate: PrometheusGate) -> Conjunct:
         expected=f"an {gate.expect} result" if gate.expect == "empty" else f"a {gate.expect} result",
         seen=trouble or f"{count} series",
     )
+
+
+async def _ask_pods(cluster: Cluster | None, gate: SelectedPods) -> Conjunct:
+    """Pods that are done or on their way out count neither for nor against: what comes in their place does."""
+    where = f" in {gate.namespace}" if gate.namespace is not None else ""
+    name = f"pods {gate.selector}{where}"
+    if cluster is None:
+        seen = "there is no Kubernetes API to ask"
+        return Conjunct(name=name, holds=False, expected=f"at least {gate.at_least} Ready", seen=seen)
+    asked = cluster
+
+    async def ask() -> tuple[Pod, ...]:
+        return await asked.selected_pods(gate.selector, gate.namespace)
+
+    answer = await _of_api(ask)
+    if isinstance(answer, str):
+        return Conjunct(name="api", holds=False, expected="an answer of the Kubernetes API", seen=answer)
+    counted = [pod for pod in answer if pod.deleting_since is None]
+    return all_ready(name, f"pods {gate.selector}{where}", counted, gate.at_least)
 
 
 def _series(body: str, status: int) -> tuple[int, str]:

@@ -4,6 +4,7 @@ Each look is taken in stages (host, Node, its pods, user gates) and stops at the
 so a look is complete whenever all its conjuncts hold. It deliberately asks nothing and waits for nothing.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +29,9 @@ class Expectation:
     pods: PodsGate = PodsGate()
     renewals: int = RENEWALS
     etcd: bool = False
+    kubernetes: str = ""
+    """The version the kubelet must be of; empty: any."""
+    csi_drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +61,7 @@ class InsideSeen:
 
     proxy: str | None = "ok"
     pods: tuple[Pod, ...] = ()
+    csi_drivers: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,9 +157,9 @@ def verdict(expect: Expectation, seen: Observation, renewals: Renewals) -> tuple
         return (Conjunct(name="ssh", holds=False, expected="an answer over SSH", seen=seen.host),)
     found = _of_host(expect, seen.host)
     if expect.node and seen.node is not None:
-        found += _of_node(seen.host, seen.node, renewals.count, expect.renewals)
+        found += _of_node(expect, seen.host, seen.node, renewals.count)
     if expect.node and seen.inside is not None:
-        found += _of_inside(expect.pods, seen.inside)
+        found += _of_inside(expect, seen.inside)
     return found + (seen.users or ())
 
 
@@ -175,7 +180,7 @@ def _of_host(expect: Expectation, host: HostSeen) -> tuple[Conjunct, ...]:
     return tuple(found)
 
 
-def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) -> tuple[Conjunct, ...]:
+def _of_node(expect: Expectation, host: HostSeen, seen: NodeSeen | str, renewed: int) -> tuple[Conjunct, ...]:
     if isinstance(seen, str):
         return (Conjunct(name="api", holds=False, expected="an answer of the Kubernetes API", seen=seen),)
     node = seen.node
@@ -196,10 +201,16 @@ def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) ->
             seen=node.kernel_version or "(none)",
         ),
         Conjunct(
+            name="version",
+            holds=not expect.kubernetes or _release(node.kubelet_version) == _release(expect.kubernetes),
+            expected=f"a kubelet of version {expect.kubernetes or '(any)'}",
+            seen=node.kubelet_version or "(none)",
+        ),
+        Conjunct(
             name="lease",
-            holds=renewed >= needed,
-            expected=f"its Lease renewed {needed} times since",
-            seen=f"renewed {renewed} of {needed} times",
+            holds=renewed >= expect.renewals,
+            expected=f"its Lease renewed {expect.renewals} times since",
+            seen=f"renewed {renewed} of {expect.renewals} times",
         ),
         Conjunct(name="ready", holds=node.ready == "True", expected="Ready=True", seen=_readiness(node)),
         Conjunct(
@@ -211,30 +222,44 @@ def _of_node(host: HostSeen, seen: NodeSeen | str, renewed: int, needed: int) ->
     )
 
 
+def _release(version: str) -> str:
+    """``1.31.4`` of ``v1.31.4+k3s1``: who built it does not matter."""
+    match = re.match(r"v?(\d+(?:\.\d+)*)", version)
+    return match[1] if match else version
+
+
 def _readiness(node: Node) -> str:
     reason = ": ".join(part for part in (node.ready_reason, node.ready_message) if part)
     return f"Ready={node.ready}" + (f" ({reason})" if reason else "")
 
 
-def _of_inside(gate: PodsGate, seen: InsideSeen | str) -> tuple[Conjunct, ...]:
+def _of_inside(expect: Expectation, seen: InsideSeen | str) -> tuple[Conjunct, ...]:
     if isinstance(seen, str):
         return (Conjunct(name="api", holds=False, expected="an answer of the Kubernetes API", seen=seen),)
     proxy = "not asked: not allowed" if seen.proxy is None else seen.proxy
     holds = seen.proxy in {None, "ok"}
     found = [Conjunct(name="proxy", holds=holds, expected="ok from the kubelet through the API", seen=proxy)]
+    if expect.csi_drivers:
+        gone = ", ".join(sorted(expect.csi_drivers - seen.csi_drivers))
+        expected, told = "every storage driver of before", f"not registered: {gone}" if gone else "registered"
+        found.append(Conjunct(name="csi", holds=not gone, expected=expected, seen=told))
+    gate = expect.pods
     if gate.daemonsets:
         pods = [pod for pod in seen.pods if pod.owner_kind == "DaemonSet"]
-        found.append(_all_ready("daemonsets", "DaemonSet pods", pods))
+        found.append(all_ready("daemonsets", "DaemonSet pods", pods))
     if gate.critical:
         pods = [pod for pod in seen.pods if pod.priority_class in CRITICAL and pod.owner_kind != "DaemonSet"]
         leaving = [pod for pod in pods if pod.deleting_since is None]
-        found.append(_all_ready("critical", "system-critical pods", leaving))
+        found.append(all_ready("critical", "system-critical pods", leaving))
     return tuple(found)
 
 
-def _all_ready(name: str, what: str, pods: list[Pod]) -> Conjunct:
+def all_ready(name: str, what: str, pods: list[Pod], at_least: int = 0) -> Conjunct:
+    """Whether every pod that has not finished is Ready, and there are enough of them."""
     counted = [pod for pod in pods if not pod.is_finished]
     bad = sorted(pod.key for pod in counted if not pod.ready or pod.deleting_since is not None)
     shown = ", ".join(bad[:3]) + (f" and {len(bad) - 3} more" if len(bad) > 3 else "")  # noqa: PLR2004 (three named)
     seen = f"not ready: {shown}" if bad else f"{len(counted)} ready"
-    return Conjunct(name=name, holds=not bad, expected=f"all {what} Ready", seen=seen)
+    enough = f", at least {at_least}" if at_least else ""
+    holds = not bad and len(counted) >= at_least
+    return Conjunct(name=name, holds=holds, expected=f"all {what} Ready{enough}", seen=seen)

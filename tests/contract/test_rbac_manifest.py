@@ -151,6 +151,7 @@ CALLS: dict[str, Callable[[Cluster], Awaitable[object]]] = {
     "node_healthz": lambda c: c.node_healthz("w1"),
     "csi_drivers": lambda c: c.csi_drivers("w1"),
     "pods": lambda c: c.pods("w1"),
+    "selected_pods": lambda c: c.selected_pods("app=web", None),
     "pod": lambda c: c.pod("default", "web"),
     "evict": lambda c: c.evict(_web("web"), -1),
     "delete_pod": lambda c: c.delete_pod(_web("web"), -1),

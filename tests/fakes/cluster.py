@@ -16,6 +16,7 @@ import anyio.lowlevel
 from nixkube_deploy.model.cluster import TO_COME_TAINT, DisruptionBudget, Lease, Node, Pod
 from nixkube_deploy.model.error import task_error
 from nixkube_deploy.model.failure import FailureKind
+from nixkube_deploy.model.labels import label_selector
 from nixkube_deploy.ports.cluster import Evicted, EvictionAnswer, LeaseConflict, MissingRight, NodePatch
 
 NODE_LEASES = "kube-node-lease"
@@ -154,6 +155,15 @@ class FakeCluster:
     async def pods(self, node: str) -> tuple[Pod, ...]:
         await self._turn("pods")
         return tuple(pod for pod in self.pods_by_key.values() if pod.node == node)
+
+    async def selected_pods(self, selector: str, namespace: str | None) -> tuple[Pod, ...]:
+        await self._turn("selected_pods")
+        wanted = label_selector(selector)
+        return tuple(
+            pod
+            for pod in self.pods_by_key.values()
+            if namespace in {None, pod.namespace} and all(each.admits(pod.labels) for each in wanted)
+        )
 
     async def pod(self, namespace: str, name: str) -> Pod | None:
         await self._turn("pod")

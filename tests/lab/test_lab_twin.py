@@ -36,6 +36,7 @@ strategy:
   windows: [{days: [sat], from: "02:00", to: "06:00"}]
 gates:
   kubelet: {ready_for: 1m}
+  pods: {critical: false, selected: [{selector: app=mon}]}
   http: [{url: "https://status.example/"}, {url: "http://127.0.0.1:9/"}]
   command: [{run: "etcdctl endpoint health", on: "@control-plane"}, {run: "ceph status"}]
 groups:
@@ -114,7 +115,7 @@ async def test_waits_are_shorter_and_windows_and_the_outside_are_left_out(twin):
     assert [gate.url for gate in fleet.gates.http] == ["http://127.0.0.1:9/"]
     assert [gate.run for gate in fleet.gates.command] == ["etcdctl endpoint health"]
     header = paths.inventory.read_text().split("\n\n")[0]
-    for said in ("windows are left out", "http gates", "ceph status", "30 times shorter"):
+    for said in ("windows are left out", "http gates", "selected pods", "ceph status", "30 times shorter"):
         assert said in header
 
 

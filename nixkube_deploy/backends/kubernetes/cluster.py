@@ -135,6 +135,12 @@ class ApiCluster:
         found = await self._list("api/v1/pods", "list pods", {"fieldSelector": f"spec.nodeName={node}"})
         return tuple(map(pod_from, found))
 
+    async def selected_pods(self, selector: str, namespace: str | None) -> tuple[Pod, ...]:
+        """The pods with these labels."""
+        place = f"namespaces/{quote(namespace, safe='')}/pods" if namespace is not None else "pods"
+        found = await self._list(f"api/v1/{place}", "list pods", {"labelSelector": selector})
+        return tuple(map(pod_from, found))
+
     async def pod(self, namespace: str, name: str) -> Pod | None:
         """One pod."""
         reply = await self._get(_pod(namespace, name), "get pods")

@@ -20,6 +20,10 @@ _UNITS: Final = "etc/systemd/system"
 _DROP_INS: Final = ".d"
 _DROP_IN: Final = "overrides.conf"
 """The only drop-in NixOS writes itself; see ``plan.difference``."""
+_KUBELET_UNITS: Final = ("k3s.service", "rke2-server.service", "rke2-agent.service", "kubelet.service")
+_KUBELET: Final = re.compile(
+    r"^ExecStart=/nix/store/[0-9a-z]{32}-(?:k3s|rke2|kubernetes)-([0-9][^/\s]*)/bin/", re.MULTILINE
+)
 _LONGEST_FILE: Final = 1 << 20
 
 
@@ -92,6 +96,7 @@ class StoreFiles:
     def contents(self, system: StorePath) -> SystemContents:
         """What classification compares; every unit the system has."""
         kernel, initrd = self.resolve(f"{system}/kernel"), self.resolve(f"{system}/initrd")
+        units = self._units(system)
         return SystemContents(
             path=system,
             kernel=kernel,
@@ -102,9 +107,15 @@ class StoreFiles:
             inhibitors=self.read(f"{system}/switch-inhibitors"),
             init_interface=self.read(f"{system}/init-interface-version"),
             dbus=self.resolve(f"{system}/{_UNITS}/dbus.service"),
-            units=self._units(system),
+            units=units,
+            kubernetes=self._kubernetes(units),
             boot_sizes={path: self._size(path) for path in (kernel, initrd) if path},
         )
+
+    def _kubernetes(self, units: Mapping[str, str]) -> str:
+        """The version in the store path its kubelet is started from; empty where a wrapper hides it."""
+        found = (_KUBELET.search(self.read(units[unit])) for unit in _KUBELET_UNITS if unit in units)
+        return next((match[1] for match in found if match), "")
 
     def _size(self, path: str) -> int:
         try:

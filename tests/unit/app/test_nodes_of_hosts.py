@@ -4,7 +4,7 @@ import pytest
 from trio.testing import MockClock
 
 from nixkube_deploy.app.nodes import NodeDirectory
-from nixkube_deploy.app.survey import survey
+from nixkube_deploy.app.survey import add_drivers, survey
 from nixkube_deploy.model.cluster import Node
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
@@ -42,6 +42,30 @@ async def test_a_survey_asks_the_cluster_once_for_all_hosts():
     )
     assert found.cluster_problem is None
     assert [facts.node.name for facts in found.facts.values() if facts.node] == ["n1"]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+async def test_the_storage_drivers_of_each_node_are_recorded_where_the_api_tells_them(answers):
+    cluster = FakeCluster([Node(name="n1", machine_id=MACHINE, ready="True")])
+    cluster.drivers = {"n1": frozenset({"rbd"})}
+    fleet = a_fleet("w1")
+    world = a_world(fleet, FakeShell().answers("sh", stdout=PROBED), cluster)
+    found = await survey(world, [*fleet.hosts.values()])
+    if not answers:
+        cluster.fails("csi_drivers", a_refusal())
+    await add_drivers(world, found)
+    node = found.facts["w1"].node
+    assert node is not None
+    assert node.csi_drivers == (frozenset({"rbd"}) if answers else frozenset())
+
+
+async def test_without_a_cluster_nobody_is_asked_for_storage_drivers():
+    fleet = a_fleet("w1")
+    world = a_world(fleet, FakeShell().answers("sh", stdout=PROBED), None)
+    found = await survey(world, [*fleet.hosts.values()])
+    before = dict(found.facts)
+    await add_drivers(world, found)
+    assert found.facts == before
 
 
 async def test_a_node_that_registers_is_waited_for_though_host_and_cluster_answer_badly_meanwhile():

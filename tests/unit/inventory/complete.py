@@ -40,7 +40,10 @@ COMPLETE: dict[str, Any] = {
     },
     "gates": {
         "kubelet": {"ready_for": "1s"},
-        "pods": {"critical": True},
+        "pods": {
+            "critical": True,
+            "selected": [{"selector": "app=ceph-mon", "namespace": "rook", "at_least": 3}],
+        },
         "http": [{"url": "http://x/y", "expect": 200}],
         "command": [{"on": "@cp,!w1", "run": "true"}],
         "prometheus": [{"url": "http://x", "query": "up", "expect": "empty"}],

@@ -29,6 +29,7 @@ from nixkube_deploy.model.strategy import (
     RebootBlockers,
     RebootMethod,
     RebootPolicy,
+    SelectedPods,
     Window,
 )
 
@@ -90,6 +91,10 @@ def test_every_key_of_the_manual_reaches_the_model() -> None:
     assert fleet.groups["workers"].max_unavailable == Limit(2)
     gates = fleet.gates
     assert (gates.kubelet.timeout, gates.pods.critical) == (600.0, False)
+    assert gates.pods.selected == (
+        SelectedPods(selector="app=ceph-mon", namespace="rook", at_least=3),
+        SelectedPods(selector="web"),
+    )
     assert gates.http[0].expect == 204
     assert gates.command[0].on == "@control-plane"
     assert gates.prometheus[0].expect == "nonempty"
@@ -123,7 +128,7 @@ strategy:
     - {from: "22:00", to: "24:00"}
 gates:
   kubelet: {ready_for: 250ms, timeout: 10m}
-  pods: {critical: false}
+  pods: {critical: false, selected: [{selector: app=ceph-mon, namespace: rook, at_least: 3}, {selector: web}]}
   http: [{url: "https://status.example/healthz", expect: 204}]
   command: [{on: "@control-plane", run: etcdctl endpoint health}]
   prometheus: [{url: "http://prometheus:9090", query: "up == 0", expect: nonempty}]

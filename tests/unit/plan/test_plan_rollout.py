@@ -420,7 +420,14 @@ def test_a_known_minor_version_of_the_control_plane_is_never_rolled_back_over():
     reason = "never taken back automatically: Kubernetes 1.31 -> 1.32 may cross a minor version of etcd"
     assert reason in line(plan, "cp1").risks
     assert isinstance(action(plan, "cp1/activate"), SwitchConfiguration)
+    assert (action(plan, "w1/gate").kubernetes, action(plan, "w1/rollback-gate").kubernetes) == ("1.32.0", "")
     assert plan.graph.rules.canaries == {"cp1"}, "w1's kubelet would overtake the API server"
+
+
+def test_the_gate_wants_the_storage_drivers_of_before():
+    node = replace(facts_for(ONE)["w1"].node, csi_drivers=frozenset({"rbd", "cephfs"}))
+    plan = plan_of(ONE, "w1", edit={"w1": {"node": node}})
+    assert action(plan, "w1/gate").csi_drivers == ("cephfs", "rbd")
 
 
 def test_a_soak_may_wait_for_an_api_that_is_away_as_long_as_a_gate_may():

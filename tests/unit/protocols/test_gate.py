@@ -14,7 +14,15 @@ from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host, Role
 from nixkube_deploy.model.names import HostName
-from nixkube_deploy.model.strategy import CommandGate, Gates, HttpGate, KubeletGate, PodsGate, PrometheusGate
+from nixkube_deploy.model.strategy import (
+    CommandGate,
+    Gates,
+    HttpGate,
+    KubeletGate,
+    PodsGate,
+    PrometheusGate,
+    SelectedPods,
+)
 from nixkube_deploy.ports.shell import Command, CommandResult
 from nixkube_deploy.ports.web import Answer
 from nixkube_deploy.protocols.gate import SOAK_TOLERANCE, GateWorld, open_gate, soak
@@ -120,6 +128,27 @@ async def test_a_member_that_etcd_had_must_be_healthy_again():
         assert (failure.kind, failure.seen) == (FailureKind.GATE, seen)
         assert failure.next == "ssh w1.lan curl -sS http://127.0.0.1:2381/health"
     assert "healthy" in await Bench(etcd="\n7").open()
+
+
+async def test_the_kubelet_must_be_of_the_version_the_new_system_brings():
+    bench = Bench()
+    bench.change_node(kubelet_version="v1.31.4+k3s1")
+    assert "healthy" in await bench.open(kubernetes="1.31.4")
+    failure = await bench.failure(kubernetes="1.32.0+k3s1")
+    assert (failure.expected, failure.seen) == ("a kubelet of version 1.32.0+k3s1", "v1.31.4+k3s1")
+    assert "version: v1.31.4+k3s1" in failure.message
+    bench.change_node(kubelet_version="")
+    assert (await bench.failure(kubernetes="1.32.0")).seen == "(none)"
+
+
+async def test_the_storage_drivers_of_before_must_be_registered_again():
+    bench = Bench()
+    assert bench.cluster is not None
+    bench.cluster.drivers = {"n1": frozenset({"rbd", "new"})}
+    assert "healthy" in await bench.open(csi_drivers=("rbd",))
+    failure = await bench.failure(csi_drivers=("cephfs", "rbd"))
+    assert (failure.expected, failure.seen) == ("every storage driver of before", "not registered: cephfs")
+    assert failure.message.endswith("csi: not registered: cephfs")
 
 
 async def after(seconds: float, act: Callable[[], object]) -> None:
@@ -460,6 +489,58 @@ async def test_a_prometheus_gate_stays_closed_on_anything_else(answer: Answer, s
 
     failure = await bench.failure(gates=prometheus())
     assert failure.seen == seen
+
+
+MONS = SelectedPods(selector="app=mon", namespace="rook", at_least=2)
+
+
+def a_mon(name: str, **fields: object) -> Pod:
+    return replace(Pod(namespace="rook", name=name, uid=name, node="n2", labels={"app": "mon"}), **fields)  # type: ignore[arg-type]
+
+
+def selected(gate: SelectedPods = MONS) -> Gates:
+    return Gates(kubelet=KubeletGate(timeout=60), pods=PodsGate(selected=(gate,)))
+
+
+async def test_a_gate_of_selected_pods_opens_when_enough_are_there_and_all_are_ready() -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    for pod in (a_mon("a"), a_mon("b"), a_mon("old", deleting_since=1.0), a_mon("job", phase="Succeeded", ready=False)):
+        bench.cluster.put_pod(pod)
+    bench.cluster.put_pod(replace(a_mon("elsewhere", ready=False), namespace="test"))
+
+    await bench.open(gates=selected())
+
+
+@pytest.mark.parametrize(
+    ("pods", "seen"),
+    [
+        ((a_mon("a"), a_mon("b"), a_mon("c", ready=False)), "not ready: rook/c"),
+        ((a_mon("a"), a_mon("b", deleting_since=1.0)), "1 ready"),
+        ((), "0 ready"),
+    ],
+)
+async def test_a_gate_of_selected_pods_stays_closed_while_one_is_missing(pods: tuple[Pod, ...], seen: str) -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    for pod in pods:
+        bench.cluster.put_pod(pod)
+
+    failure = await bench.failure(gates=selected())
+    assert (failure.seen, failure.expected) == (seen, "all pods app=mon in rook Ready, at least 2")
+    assert "pods app=mon in rook" in failure.message
+
+
+async def test_pods_that_cannot_be_asked_for_keep_their_gate_closed() -> None:
+    bench = Bench()
+    assert bench.cluster is not None
+    bench.cluster.fails("selected_pods", *[task_error(FailureKind.CLUSTER, "may not list pods")] * 500)
+    assert (await bench.failure(gates=selected())).seen == "may not list pods"
+
+    bench = Bench()
+    bench.cluster = None
+    failure = await bench.failure(gates=selected(SelectedPods(selector="app=mon")))
+    assert (failure.seen, failure.expected) == ("there is no Kubernetes API to ask", "at least 1 Ready")
 
 
 # Soak.

@@ -96,6 +96,15 @@ async def test_pods_are_asked_for_by_their_node_in_all_namespaces() -> None:
     assert server.asked[0].query["fieldSelector"] == "spec.nodeName=w1"
 
 
+@pytest.mark.parametrize(("namespace", "path"), [(None, "/api/v1/pods"), ("rook", "/api/v1/namespaces/rook/pods")])
+async def test_pods_are_asked_for_by_their_labels(namespace: str | None, path: str) -> None:
+    async with a_cluster(Says(data={"items": None})) as (server, cluster):
+        assert await cluster.selected_pods("app=web,!draft", namespace) == ()
+
+    assert server.lines == [f"GET {path}"]
+    assert server.asked[0].query["labelSelector"] == "app=web,!draft"
+
+
 async def test_what_does_not_exist_is_none() -> None:
     async with a_cluster(Says(status=404, data={"kind": "Status"})) as (server, cluster):
         assert await cluster.node("w1") is None

@@ -139,3 +139,19 @@ def test_specialisations_are_listed_as_the_systems_they_are(tmp_path):
     files = StoreFiles(tmp_path)
     assert files.specialisations(StorePath(f"/nix/store/{folder.parent.name}")) == {"quiet": f"/nix/store/{inner.name}"}
     assert files.specialisations(StorePath(f"/nix/store/{inner.name}")) == {}
+
+
+@pytest.mark.parametrize(
+    ("unit", "program", "version"),
+    [
+        ("k3s.service", f"{store_path('k3s-1.31.4+k3s1')}/bin/k3s server", "1.31.4+k3s1"),
+        ("rke2-agent.service", f"{store_path('rke2-1.32.0+rke2r1')}/bin/rke2 agent", "1.32.0+rke2r1"),
+        ("kubelet.service", f"{store_path('kubernetes-1.31.4')}/bin/kubelet --config=x", "1.31.4"),
+        ("kubelet.service", f"{store_path('unit-script-kubelet-start')}/bin/kubelet-start", ""),
+        ("web.service", f"{store_path('k3s-1.31.4')}/bin/k3s server", ""),
+    ],
+)
+def test_the_kubernetes_a_system_starts_is_read_from_its_kubelets_unit(root, unit, program, version):
+    file = put(root, f"{store_path('unit')}/{unit}", f"[Service]\nExecStart={program}\n")
+    link(root, f"{SYSTEM}/etc/systemd/system/{unit}", file)
+    assert StoreFiles(root).contents(SYSTEM).kubernetes == version
