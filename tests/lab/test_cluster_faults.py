@@ -176,9 +176,10 @@ CASES = (
         says="w2",
         new="w1",
         old="w2",
+        long=True,
     ),
     Case(name="back under another address", faults="w2:other-address", setup=Setup(changes=REBOOT), long=True),
-    drained_too_long("pods never end", "w2:pods-stuck", "w2"),
+    drained_too_long("pods never end", "w2:pods-stuck", "w2", long=True),
     Case(
         name="pods never become ready",
         faults="w2:pods-never-ready",
@@ -202,7 +203,7 @@ CASES = (
     drained_too_long("evictions are throttled", "fleet:eviction-throttled", "evict", long=True),
     Case(name="API throttles at first", faults="fleet:api-throttled*10", setup=Setup(drain="15s"), long=True),
     Case(name="API throttles everything", faults="fleet:api-throttled", exit_code=REFUSED, new=NOBODY, long=True),
-    Case(name="API silent for a while", faults="fleet:api-silent=3s", setup=Setup(drain="20s")),
+    Case(name="API silent for a while", faults="fleet:api-silent=3s", setup=Setup(drain="20s"), long=True),
     Case(
         name="etcd learner",
         faults="cp2:etcd-learner",
