@@ -339,7 +339,8 @@ class World:
         for host in self.hosts.values():
             node = nodes.get(host.kubelet.identity.node) if host.kubelet is not None else None
             away = node is not None and (node.unschedulable or not node.ready)
-            found[host.name] = {"powered": host.machine.powered, "away": away}
+            serves = host.kubelet is not None and _serves(host)
+            found[host.name] = {"powered": host.machine.powered, "away": away, "serves": serves}
         return found
 
 

@@ -6,12 +6,17 @@ The eyes ask the lab itself, twenty times a second, over a socket that the contr
 import json
 import threading
 import time
+import urllib.error
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self
 
 from nixkube_deploy.journal.history import read
 from nixkube_deploy.lab.control import NotRunning, ask
+from nixkube_deploy.lab.faults import FLEET
 from nixkube_deploy.model.codec import to_plain
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.ui.summary import summarise
@@ -113,6 +118,12 @@ class Observed:
     blinks: int
     seconds: float
     """How long ``apply`` took."""
+    nodes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """As the API has them afterwards."""
+    holder: str = ""
+    """Who holds the cluster's lock afterwards."""
+    meanwhile: Any = None
+    """What the somebody else of ``rehearse`` came back with."""
 
     def host(self, name: str) -> dict[str, Any]:
         assert self.report is not None, self.output
@@ -165,29 +176,56 @@ class Eyes:
             self.blinks += 1
 
 
-def rehearse(folder: Path, setup: Setup, faults: tuple[str, ...]) -> Observed:
-    """One lab, its faults, one ``apply``."""
+Script = Callable[[Rig], Any]
+
+
+def _nothing(_: Rig) -> None:
+    """Nobody else does anything."""
+
+
+def rehearse(
+    folder: Path, setup: Setup, faults: tuple[str, ...], prepare: Script = _nothing, meanwhile: Script = _nothing
+) -> Observed:
+    """One lab, its faults, one ``apply``; ``prepare`` acts before it and ``meanwhile`` while it runs."""
     inventory = setup.write(folder)
     flags = [word for fault in faults for word in ("--fault", fault)]
-    with a_lab(folder, inventory, *flags) as rig:
+    with a_lab(folder, inventory, *flags) as rig, ThreadPoolExecutor(1) as aside:
+        prepare(rig)
         before = machines(rig)
         began = time.monotonic()
         with Eyes(rig.directory) as eyes:
+            other = aside.submit(meanwhile, rig)
             done = rig.deploy("apply", rig.inventory, "--yes", *setup.arguments)
         seconds = time.monotonic() - began
         report = _report(rig)
+        refused = {} if report else _refused(rig)
+        after = machines(rig)
+        next(iter(ask(rig.directory, {"op": "fault-clear", "host": FLEET})))  # The API shall answer us.
         return Observed(
             exit_code=done.returncode,
             output=done.stderr + done.stdout,
             report=report,
-            refused={} if report else _refused(rig),
+            refused=refused,
             before=before,
-            after=machines(rig),
+            after=after,
             away=eyes.away,
             ever_away=frozenset(eyes.ever),
             blinks=eyes.blinks,
             seconds=seconds,
+            nodes=rig.nodes(),
+            holder=_holder(rig),
+            meanwhile=other.result(),
         )
+
+
+def _holder(rig: Rig) -> str:
+    try:
+        lease = rig.kube("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/nixkube-deploy")
+    except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.NOT_FOUND:
+            return ""
+        raise
+    return lease["spec"].get("holderIdentity") or ""
 
 
 def machines(rig: Rig) -> dict[str, dict[str, Any]]:
@@ -204,5 +242,6 @@ def _report(rig: Rig) -> dict[str, Any] | None:
 
 
 def _refused(rig: Rig) -> dict[str, Any]:
-    plan = json.loads(rig.deploy("plan", rig.inventory, "--json").stdout)
+    told = rig.deploy("plan", rig.inventory, "--json").stdout
+    plan = json.loads(told) if told else {"hosts": []}  # Without an API there is no plan at all.
     return {host["host"]: host["problem"] for host in plan["hosts"] if host["problem"]}
