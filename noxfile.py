@@ -13,7 +13,9 @@ nox.needs_version = ">=2025.2"
 CONSTRAINTS = Path(__file__).parent / ".ci" / "constraints.txt"
 PURE = tuple(f"tests/unit/{room}" for room in ("model", "plan", "engine", "journal"))
 """Tests of the rooms whose every branch must be taken."""
-MEASURED = ("tests/lab/test_apply.py", "tests/lab/test_scale.py", "tests/architecture")
+MEASURED = (
+    "tests/lab/test_apply.py", "tests/lab/test_scale.py", "tests/lab/test_rolling_reboot.py", "tests/architecture",
+)  # fmt: skip
 """Tests with a clock or a scale in their hand."""
 WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("build", "cli", "closures", "copy", "evaluation"))
 """Tests of whatever nix is found first."""
