@@ -25,6 +25,9 @@ MERGE_PATCH = "application/merge-patch+json"
 """RFC 7386: lists are replaced whole. A strategic merge would do the same with a Node's taints in the API server."""
 RETRY_AFTER_CEILING = 10.0
 """A server may ask for at most this many seconds of patience at a time."""
+STARTING = 15.0
+"""Seconds for which a refusal is doubted while the server does not say that it is ready."""
+FORBIDDEN = 403
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +100,15 @@ class _Again(Exception):  # noqa: N818 (a signal to the retry loop)
         self.after = after
 
 
+@dataclass(slots=True, kw_only=True)
+class _Doubt:
+    """Whether a refusal is to be believed: a server that starts refuses everything until it has read its roles."""
+
+    until: float
+    was_ready: bool = False
+    """Whether it said that it was ready before it was asked again."""
+
+
 class Api:
     """Asks one API over one connection pool.
 
@@ -127,8 +139,10 @@ class Api:
             retry=retry_if_exception_type(_Again),
             reraise=True,
         )
+        now = anyio.current_time()
+        doubt = _Doubt(until=now + min(STARTING, self._patience.total / 2))
         try:
-            return await retrying(self._once, ask, anyio.current_time() + self._patience.total)
+            return await retrying(self._once, ask, now + self._patience.total, doubt)
         except _Again as error:
             where = " and ".join(self._servers)
             raise task_error(
@@ -140,14 +154,23 @@ class Api:
                 transient=True,
             ) from error
 
-    async def _once(self, ask: Ask, deadline: float) -> Reply:
+    async def _once(self, ask: Ask, deadline: float, doubt: _Doubt) -> Reply:
+        answer = await self._send(ask, deadline)
+        refuses = answer.status_code == FORBIDDEN and not ask.expects(FORBIDDEN, answer.text)
+        if refuses and not doubt.was_ready and anyio.current_time() < doubt.until:
+            ready = await self._send(Ask(method="GET", path="readyz", right="get /readyz"), deadline)
+            doubt.was_ready = ready.is_success
+            raise _Again(f"status {FORBIDDEN}: {words_of(answer.text)}")
+        return _understood(ask, answer)
+
+    async def _send(self, ask: Ask, deadline: float) -> httpx2.Response:
         content = None if ask.body is None else json.dumps(ask.body)
         headers = {"Accept": JSON} | ({} if content is None else {"Content-Type": ask.content_type})
         timeout, at = self._patience.timeout(deadline - anyio.current_time()), self._at
         # A server URL may have a path of its own (Rancher's /k8s/clusters/...).
         url = f"{self._servers[at].rstrip('/')}/{ask.path}"
         try:
-            answer = await self._http.request(
+            return await self._http.request(
                 ask.method,
                 url,
                 params=dict(ask.params),
@@ -170,7 +193,6 @@ class Api:
                 expected="a token from the kubeconfig's exec plug-in or token file",
                 next="kubectl get nodes",
             ) from error
-        return _understood(ask, answer)
 
 
 def _understood(ask: Ask, answer: httpx2.Response) -> Reply:

@@ -341,7 +341,8 @@ async def test_a_server_that_hangs_does_not_stretch_the_deadline() -> None:
 async def test_a_missing_right_is_final_whatever_the_content_type(content_type: str | None) -> None:
     words = 'nodes is forbidden: User "x" cannot list resource "nodes"'
     text = json.dumps({"kind": "Status", "message": words})
-    async with a_cluster(Says(status=403, text=text, content_type=content_type)) as (server, cluster):
+    no = Says(status=403, text=text, content_type=content_type)
+    async with a_cluster(lambda asked: Says(text="ok") if asked.path == "/readyz" else no) as (server, cluster):
         with pytest.raises(TaskError) as caught:
             await cluster.nodes()
 
@@ -350,7 +351,27 @@ async def test_a_missing_right_is_final_whatever_the_content_type(content_type: 
     assert failure.message == "the Kubernetes API forbids us to list nodes (403)"
     assert failure.expected == "RBAC verb 'list' on nodes"
     assert failure.seen == words
-    assert len(server.asked) == 1
+    assert server.lines == ["GET /api/v1/nodes", "GET /readyz", "GET /api/v1/nodes"]
+
+
+@pytest.mark.parametrize("starting", [403, 500])
+async def test_a_server_that_starts_may_refuse_what_it_allows(starting: int) -> None:
+    no, yes = Says(status=403, data={"message": "nodes is forbidden"}), Says(data=NODE)
+    script = then(no, Says(status=starting), no, Says(text="ok"), yes)
+    async with a_cluster(script) as (server, cluster):
+        assert await cluster.node("w1") is not None
+
+    assert server.lines == ["GET /api/v1/nodes/w1", "GET /readyz"] * 2 + ["GET /api/v1/nodes/w1"]
+
+
+async def test_a_server_that_never_says_that_it_is_ready_is_believed_in_the_end() -> None:
+    began = time.monotonic()
+    async with a_cluster(Says(status=403, data={"message": "no"})) as (_, cluster):
+        with pytest.raises(TaskError, match=r"forbids us to list nodes \(403\)") as caught:
+            await cluster.nodes()
+
+    assert not caught.value.failure.transient
+    assert PATIENCE.total / 2 <= time.monotonic() - began < PATIENCE.total
 
 
 async def test_bad_credentials_are_final() -> None:
