@@ -114,7 +114,7 @@ class Cluster(Protocol):
         ...
 
     async def put_lease(self, lease: Lease) -> Lease:
-        """Create (no resource_version) or replace (with it); renewTime is stamped now."""
+        """Create (no resource_version) or replace (with it), which makes a deleted one anew; renewTime is now."""
         ...
 
     async def delete_lease(self, lease: Lease) -> None:

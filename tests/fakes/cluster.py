@@ -219,7 +219,7 @@ class FakeCluster:
     async def put_lease(self, lease: Lease) -> Lease:
         await self._turn("put_lease")
         stored = self.leases.get((lease.namespace, lease.name))
-        if (stored.resource_version if stored else "") != lease.resource_version:
+        if stored is not None and stored.resource_version != lease.resource_version:
             raise LeaseConflict(lease.name)
         written = replace(lease, renew_time=_stamp(anyio.current_time()), resource_version=self._next_version())
         self.leases[lease.namespace, lease.name] = written

@@ -60,8 +60,12 @@ def create(state: KubeState, write: Write) -> Object:
 
 
 def replace(state: KubeState, write: Write) -> Object:
-    """PUT: optimistic concurrency by resourceVersion."""
-    old = find(state, write.target)
+    """PUT: optimistic concurrency by resourceVersion. A Lease that is gone is made anew, as a real server does."""
+    target = write.target
+    assert target.name is not None
+    if target.resource.plural == "leases" and state.store.get("leases", target.name, target.key_namespace) is None:
+        return create(state, write)
+    old = find(state, target)
     return _update(state, write, old, _object(write.body, write.target))
 
 
