@@ -112,6 +112,14 @@ def vm(session: nox.Session) -> None:
 
 
 @nox.session
+def cluster(session: nox.Session) -> None:
+    """A real etcd, kube-apiserver, controllers and scheduler (built from Go modules, once); fails where none is."""
+    install(session)
+    session.run("python", "-m", "tests.real.control_plane.programs")
+    session.run("pytest", "-v", *(session.posargs or ["tests/real/control_plane"]), env={"NIXKUBE_CLUSTER": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up; evaluation of 50 hosts."""
     install(session)
