@@ -78,6 +78,13 @@ def crash(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Every trouble of a cluster, also those that mostly wait for a deadline: three minutes."""
+    install(session)
+    session.run("pytest", "tests/lab/test_cluster_faults.py", *session.posargs, env={"NIXKUBE_LONG_FAULTS": "1"})
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Against real OpenSSH, kubectl and nix, where these programs are present; each absence is named."""
     install(session)

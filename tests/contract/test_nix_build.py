@@ -29,7 +29,7 @@ from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.ports.nix import Built
-from tests.fakes.sshd import openssh_sshd, real_sshd
+from tests.fakes.sshd import openssh_sshd, path_of_a_host_in, real_sshd
 
 NIX = shutil.which("nix")
 pytestmark = pytest.mark.skipif(NIX is None, reason="nix is not installed")
@@ -194,6 +194,7 @@ async def another(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(target, "ROOT", str(tmp_path / "kept/built"))
     store = tmp_path / "there"
     env = {"NIX_REMOTE": str(store), "NIX_CONFIG": os.environ["NIX_CONFIG"], "HOME": str(tmp_path / "home")}
+    env["PATH"] = path_of_a_host_in(store, tmp_path / "programs")
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in env.items())
     login = tmp_path / "login"
     login.write_text(f'#!/bin/sh\n{exports}exec sh -c "$SSH_ORIGINAL_COMMAND"\n')

@@ -28,7 +28,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import CopySettings, CopyVia, Host
 from nixkube_deploy.model.names import StorePath
-from tests.fakes.sshd import openssh_sshd, real_sshd
+from tests.fakes.sshd import openssh_sshd, path_of_a_host_in, real_sshd
 
 pytestmark = pytest.mark.skipif(
     shutil.which("nix") is None or openssh_sshd() is None, reason="nix or sshd is not installed"
@@ -47,13 +47,6 @@ in {
   two = make "system-two" "echo ${base} ${make "unit" "echo two > $out"} > $out";
   big = make "system-big" "head -c 20000000 /dev/zero > $out";
 }
-"""
-LS = """\
-#!/bin/sh
-# The host's store is not where the paths say: this host is a folder, and no file system of its own.
-shift; code=0
-for path in "$@"; do if [ -e "{remote}$path" ]; then echo "$path"; else code=2; fi; done
-exit $code
 """
 COPYING = re.compile(r"copied (\d+) paths?")
 
@@ -143,11 +136,7 @@ async def a_place(tmp_path: Path, store, monkeypatch: pytest.MonkeyPatch) -> Asy
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "nix.conf").write_text("build-users-group =\nsubstituters =\n")
     log = tmp_path / "sshd.log"
-    programs = tmp_path / "programs"
-    programs.mkdir()
-    (programs / "ls").write_text(LS.format(remote=remote))
-    (programs / "ls").chmod(0o755)
-    path = f"{programs}:{os.environ['PATH']}"
+    path = path_of_a_host_in(remote, tmp_path / "programs")
     settings = f"SetEnv NIX_REMOTE={remote} NIX_CONF_DIR={tmp_path} HOME={tmp_path} PATH={path}\n"
     async with real_sshd(tmp_path, settings, log=log) as sshd, SshShell({}, no_secret) as shell:
         host = sshd.host()

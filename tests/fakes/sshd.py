@@ -392,3 +392,19 @@ def _free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+_LS = """\
+#!/bin/sh
+shift; code=0
+for path in "$@"; do if [ -e "{root}$path" ]; then echo "$path"; else code=2; fi; done
+exit $code
+"""
+
+
+def path_of_a_host_in(root: Path, programs: Path) -> str:
+    """The PATH of a host whose store is a folder here: ``ls -d`` finds there what paths say is under ``/nix/store``."""
+    programs.mkdir()
+    (programs / "ls").write_text(_LS.format(root=root))
+    (programs / "ls").chmod(0o755)
+    return f"{programs}{os.pathsep}{os.environ['PATH']}"

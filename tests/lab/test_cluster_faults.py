@@ -17,6 +17,7 @@ from nixkube_deploy.lab.control import ask
 from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION, TO_COME_TAINT
 from nixkube_deploy.model.failure import FailureKind as Kind
 from tests.lab.fault_fleet import WORKERS, Observed, Script, Setup, group_of, machines, rehearse
+from tests.lab.observer import is_ready
 from tests.lab.rig import Rig
 from tests.told import last_told
 
@@ -96,6 +97,74 @@ def left_by_a_dead_run(rig: Rig) -> None:
     node["spec"]["unschedulable"] = True
     node["metadata"].setdefault("annotations", {}).update({OWNER_ANNOTATION: DEAD, PRIOR_ANNOTATION: "false"})
     rig.kube("/api/v1/nodes/w3", node, "PUT")
+
+
+def manifest(rig: Rig, path: str, version: str, kind: str, name: str, **more: object) -> None:
+    """One object made in ``default``, or where ``more`` says."""
+    meta = {"name": name, "namespace": "default", **more.pop("metadata", {})}
+    rig.kube(path, {"apiVersion": version, "kind": kind, "metadata": meta, **more}, "POST")
+
+
+def a_pod_on_w2(rig: Rig, name: str, **metadata: object) -> None:
+    spec = {"nodeName": "w2", "containers": [{"name": "c", "image": "pause"}]}
+    labelled = {"labels": {"app": name}, **metadata}
+    manifest(rig, "/api/v1/namespaces/default/pods", "v1", "Pod", name, metadata=labelled, spec=spec)
+
+
+def unmanaged_pod(rig: Rig) -> None:
+    a_pod_on_w2(rig, "naked")
+
+
+def two_budgets(rig: Rig) -> None:
+    """Each of them would allow the eviction."""
+    owner = {"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "twice", "uid": "1-2-3", "controller": True}
+    a_pod_on_w2(rig, "twice", ownerReferences=[owner])
+    budgets = "/apis/policy/v1/namespaces/default/poddisruptionbudgets"
+    spec = {"selector": {"matchLabels": {"app": "twice"}}, "minAvailable": 0}
+    for name in ("one", "two"):
+        manifest(rig, budgets, "policy/v1", "PodDisruptionBudget", name, spec=spec)
+
+
+def budget_closes(rig: Rig) -> None:
+    """After the plan was made: the canary is through and w2 comes next."""
+    before, end = machines(rig)["w1"]["current"], time.monotonic() + 60
+    while machines(rig)["w1"]["current"] == before:
+        assert time.monotonic() < end, "the canary never changed"
+        time.sleep(0.02)
+    assert "added" in next(iter(ask(rig.directory, {"op": "fault-add", "specs": ["w2:pdb-blocks"]})))
+
+
+def api_restarts_amid_drain(rig: Rig) -> None:
+    """Away for two seconds while pods of w2 do not end; they do when it is back."""
+    await_cordon(rig)
+    time.sleep(0.5)
+    assert "added" in next(iter(ask(rig.directory, {"op": "fault-add", "specs": ["fleet:api-down=2s"]})))
+    time.sleep(4)
+    list(ask(rig.directory, {"op": "fault-clear", "host": "w2"}))
+
+
+def not_ready(name: str) -> Script:
+    """Its kubelet is not heard any more, long enough for the cluster to have noticed."""
+
+    def act(rig: Rig) -> None:
+        assert "added" in next(iter(ask(rig.directory, {"op": "fault-add", "specs": [f"{name}:lease-frozen"]})))
+        end = time.monotonic() + 60
+        while is_ready(rig.nodes()[name]):
+            assert time.monotonic() < end, f"{name} stayed Ready"
+            time.sleep(0.1)
+
+    return act
+
+
+def stale_lock(rig: Rig) -> None:
+    """A Lease that nobody renews any more: watched once, then taken over."""
+    old = "2026-01-01T00:00:00.000000Z"
+    manifest(
+        rig, "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases", "coordination.k8s.io/v1", "Lease",
+        "nixkube-deploy", metadata={"namespace": "kube-system"},
+        spec={"holderIdentity": f"root@elsewhere:{DEAD}", "leaseDurationSeconds": 5, "acquireTime": old,
+              "renewTime": old, "leaseTransitions": 0},
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,6 +313,64 @@ CASES = (
         setup=Setup(drain="90s"),
     ),
     Case(name="cordon of a dead run", prepare=left_by_a_dead_run),
+    Case(
+        name="budget closes after the plan",
+        meanwhile=budget_closes,
+        exit_code=HALTED,
+        failed="w2/drain",
+        kind=Kind.DRAIN,
+        says="PodDisruptionBudget default/stubborn-w2",
+        new="w1",
+        old="w2",
+    ),
+    Case(
+        name="API restarts amid the drain",
+        faults="w2:pods-stuck",
+        meanwhile=api_restarts_amid_drain,
+        setup=Setup(drain="30s"),
+    ),
+    Case(
+        name="API down while the only control-plane host reboots",
+        new="cp1 w1 w2",
+        setup=Setup(changes={"cp1": "reboot", "w1": "live", "w2": "node"}, drain="15s"),
+    ),
+    Case(
+        name="node not ready beforehand",
+        prepare=not_ready("w2"),
+        exit_code=HALTED,
+        failed="w2/drain",
+        kind=Kind.DRAIN,
+        says="waits for its containers to end",
+        new=NOBODY,
+        old="w2",
+    ),
+    Case(
+        name="node not ready beforehand and nothing to do there",
+        prepare=not_ready("w3"),
+        exit_code=HALTED,
+        new=NOBODY,
+        old="w3",
+        setup=Setup(changes={**WORKERS, "w3": "none"}),
+    ),
+    Case(name="lock of a dead controller", prepare=stale_lock),
+    Case(
+        name="two budgets on one pod",
+        prepare=two_budgets,
+        exit_code=REFUSED,
+        failed="w2",
+        kind=Kind.DRAIN,
+        says="covered by 2 PodDisruptionBudgets (default/one, default/two)",
+        new=NOBODY,
+    ),
+    Case(
+        name="pod without a controller",
+        prepare=unmanaged_pod,
+        exit_code=REFUSED,
+        failed="w2",
+        kind=Kind.DRAIN,
+        says="nothing would start it again (no controller)",
+        new=NOBODY,
+    ),
 )
 Verdicts = dict[int, "Future[Observed]"]
 
@@ -289,6 +416,9 @@ def _assert_named(case: Case, seen: Observed) -> None:
     host = case.failed.partition("/")[0]
     if seen.report is None:
         assert case.exit_code == REFUSED
+        assert {name: problem["kind"] for name, problem in seen.refused.items()} == ({host: case.kind} if host else {})
+        if host:
+            assert case.says in " ".join(last_told(seen.output, host).values()), seen.output
         return
     failed = {each["host"]: each["failed"] or each["host"] for each in seen.report["hosts"] if each["failure"]}
     assert failed == ({host: case.failed} if host else {}), seen.output
