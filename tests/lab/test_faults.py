@@ -283,7 +283,8 @@ Verdicts = dict[int, "Future[Observed]"]
 @pytest.fixture(scope="module")
 def observed(request, tmp_path_factory) -> Iterator[Verdicts]:
     """Every selected case, a few of them at a time, in the order in which the tests ask for them."""
-    wanted = [item.callspec.params["number"] for item in request.session.items if "observed" in item.fixturenames]
+    own = [item for item in request.session.items if item.path == request.path and "observed" in item.fixturenames]
+    wanted = [item.callspec.params["number"] for item in own]  # Other files have numbered cases of their own.
     base = tmp_path_factory.mktemp("faults")  # Here: the factory is not for threads.
 
     def run(number: int) -> Observed:
