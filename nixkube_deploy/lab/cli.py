@@ -165,17 +165,29 @@ def rehearse(inventory: str, *, keep: bool, arguments: tuple[str, ...], **wishes
     sys.exit(code)
 
 
+def _pass_on(number: int, signals: list[int], running: list[subprocess.Popen[bytes]]) -> None:
+    signals.append(number)
+    for process in running:
+        process.terminate()
+
+
 def _run(folder: Path, command: list[str]) -> int:
     """Signals belong to the command; we wait for what it makes of them."""
     if command[0] in ("deploy", "nixkube-deploy"):
         command = [sys.executable, "-m", "nixkube_deploy", *command[1:]]
     paths = Paths(folder=folder)
     env = {**os.environ, **paths.environment(), "PATH": f"{paths.bin}{os.pathsep}{os.environ.get('PATH', '')}"}
+    # Before it starts: a signal that came in between would end us, and leave the lab behind.
+    running: list[subprocess.Popen[bytes]] = []
+    signals: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: _pass_on(number, signals, running))
     try:
         process = subprocess.Popen(command, env=env)
     except OSError as error:
         raise LabError(f"{command[0]}: {error.strerror}", code=127) from None
-    signal.signal(signal.SIGTERM, lambda _number, _frame: process.terminate())
+    running.append(process)
+    if signals:
+        process.terminate()
     while True:
         try:
             code = process.wait()
