@@ -5,12 +5,11 @@ Every process ends with the one that started it. It deliberately knows nothing o
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,8 @@ GRACE = 6
 """Seconds of silence after which a node is Unknown; 50 by default."""
 PATIENCE = 120.0
 """Seconds for a start on a machine that has other things to do."""
+GENTLY = 5.0
+"""Seconds that a program may take to end by itself."""
 MERGE = "application/merge-patch+json"
 
 Object = dict[str, Any]
@@ -56,11 +57,20 @@ class Program:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.log.parent)
 
-    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+    def stop(self) -> None:
+        """At once."""
         if self.process is not None:
-            self.process.send_signal(how)
+            self.process.kill()
             self.process.wait(timeout=60)
             self.process = None
+
+    def end(self) -> None:
+        """As a service manager does it: asked to, then made to. An API server waits a minute for those who watch."""
+        if self.process is not None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=GENTLY)
+            self.stop()
 
     def check(self) -> None:
         """Raises: AssertionError, it has ended by itself."""
