@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from nixkube_deploy.app.survey import PROBES_AT_ONCE, OnStep
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.closure import Closure
@@ -18,6 +17,7 @@ from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.model.packages import ClosureSizes, HostDifference, Sizes, StoredPath
 from nixkube_deploy.plan.packages import closure_of, host_difference
 from nixkube_deploy.plan.prepared import Prepared
+from nixkube_deploy.protocols.together import together
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,6 @@ from typing import Final
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import plan_rollout, refuse_on_problems
 from nixkube_deploy.app.request import Request, read_target
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.change import ChangeClass
@@ -20,6 +19,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.shell import Command
+from nixkube_deploy.protocols.together import together
 
 AT_ONCE: Final = 8
 _PATIENCE: Final = 300.0

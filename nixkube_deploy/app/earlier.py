@@ -10,7 +10,6 @@ from pathlib import Path
 
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.survey import PROBES_AT_ONCE
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.journal.history import read, runs
 from nixkube_deploy.model.action import SwitchConfiguration
@@ -23,6 +22,7 @@ from nixkube_deploy.model.names import HostName
 from nixkube_deploy.plan.rollback import Earlier
 from nixkube_deploy.protocols.probe import PROFILE, generation_link, system_contents, system_path
 from nixkube_deploy.protocols.script import Question, ask
+from nixkube_deploy.protocols.together import together
 
 
 @dataclass(slots=True)

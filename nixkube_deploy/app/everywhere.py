@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.shell import Command, CommandResult
+from nixkube_deploy.protocols.together import together
 
 HOSTS_AT_ONCE = 64
 

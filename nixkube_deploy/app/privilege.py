@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -12,6 +11,7 @@ from nixkube_deploy.model.names import HostName
 from nixkube_deploy.plan.intent import needs_finishing
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.ports.shell import Command
+from nixkube_deploy.protocols.together import together
 
 _ASKED_AT_ONCE = 64
 

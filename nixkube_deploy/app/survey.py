@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import Refused, TaskError
 from nixkube_deploy.model.facts import HostFacts
@@ -13,6 +12,7 @@ from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.protocols.nodes import match_nodes, node_facts
 from nixkube_deploy.protocols.probe import probe
+from nixkube_deploy.protocols.together import together
 
 PROBES_AT_ONCE = 64
 """Key exchanges cost the controller CPU; more at once only makes each slower."""

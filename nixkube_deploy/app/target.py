@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from nixkube_deploy.app.survey import OnStep
-from nixkube_deploy.app.together import together
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.closure import Closure, Evaluated
 from nixkube_deploy.model.error import TaskError, task_error
@@ -17,6 +16,7 @@ from nixkube_deploy.model.fleet import Activator, Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.ports.nix import Built
 from nixkube_deploy.protocols.probe import system_contents
+from nixkube_deploy.protocols.together import together
 
 AT_ONCE: Final = 8
 """Hosts that build at once: each costs the controller a ``nix copy`` of its derivations."""

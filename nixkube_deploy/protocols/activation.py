@@ -18,7 +18,7 @@ from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import OnLine, Shell
 from nixkube_deploy.protocols import transient
 from nixkube_deploy.protocols.confirmation import confirm
-from nixkube_deploy.protocols.destination import Destination, back_to
+from nixkube_deploy.protocols.destination import LOCK_HELD, UNITS_FAILED, Destination, back_to
 from nixkube_deploy.protocols.launch import DeadMan, Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.situation import WHERE, Situation, look
@@ -30,10 +30,8 @@ _EVIDENCE: Final = 20
 # switch-to-configuration's exit codes.
 _REFUSED = 1
 _SCRIPT_FAILED = 2
-_UNITS_FAILED = 4
 _REBOOT_NEEDED = 100
 
-_LOCK_HELD = "Could not acquire lock"
 _LOCK_PAUSE: Final = 3.0
 """Seconds between two looks at whether somebody else's activation is over."""
 _INHIBITED = "switchInhibitors"
@@ -212,7 +210,7 @@ class _Change:
         match ended.exit_code:
             case 0 if switched:
                 return Activated(changed=True)
-            case code if code == _UNITS_FAILED and switched:
+            case code if code == UNITS_FAILED and switched:
                 return self._judge_units(seen, lines)
             case code if code == _REBOOT_NEEDED and not switched:
                 await transient.forget_units(self.patient, *seen.dead_men)
@@ -220,7 +218,7 @@ class _Change:
             case code if code == _REFUSED and _INHIBITED in output and not switched:
                 await transient.forget_units(self.patient, *seen.dead_men)
                 return await self._boot_instead(seen, lines)
-            case code if code and _LOCK_HELD in output and not switched:
+            case code if code and LOCK_HELD in output and not switched:
                 raise TaskError(self._locked("another switch-to-configuration holds the lock", lines))
             case _:
                 raise TaskError(self._failed(ended, seen, lines))
@@ -240,7 +238,7 @@ class _Change:
             evidence=lines[-_EVIDENCE:],
             did=self._what_follows(seen),
             next=f"journalctl -u {fatal[0]} on {name}",
-            exit_code=_UNITS_FAILED,
+            exit_code=UNITS_FAILED,
         )
 
     async def _boot_instead(self, seen: Situation, lines: tuple[str, ...]) -> Activated:
@@ -285,7 +283,7 @@ class _Change:
         if ended.exit_code == 0 and seen.profile == self._destination.profile:
             inhibited = self.activation.mode is SwitchMode.SWITCH
             return self._needs_reboot("a switch inhibitor differs") if inhibited else Activated(changed=True)
-        if ended.exit_code and _LOCK_HELD in "\n".join(lines):
+        if ended.exit_code and LOCK_HELD in "\n".join(lines):
             raise TaskError(self._locked("another switch-to-configuration holds the lock", lines))
         raise TaskError(self._failed(ended, seen, lines))
 

@@ -3,7 +3,7 @@
 The host is not touched meanwhile, and it cordons nothing: that the pods may be evicted is decided when they are gone.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 
@@ -56,14 +56,7 @@ async def await_blockers(world: GateWorld, host: Host, action: AwaitBlockers, re
 
 async def _blocking(world: GateWorld, host: Host, action: AwaitBlockers) -> tuple[str, ...]:
     """Everything that blocks now, in words."""
-    found: list[str] = []
-    looks: list[Callable[[], Awaitable[tuple[str, ...]]]] = [
-        lambda: _pods(world, host, action),
-        lambda: _alerts(world, host, action.blockers.prometheus),
-    ]
-    for look in looks:
-        found += await look()
-    return tuple(found)
+    return (*await _pods(world, host, action), *await _alerts(world, host, action.blockers.prometheus))
 
 
 async def _pods(world: GateWorld, host: Host, action: AwaitBlockers) -> tuple[str, ...]:

@@ -12,6 +12,10 @@ from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.protocols.probe import PROFILE, generation_link
 
 SWITCH_TO_CONFIGURATION: Final = "bin/switch-to-configuration"
+UNITS_FAILED: Final = 4
+"""Its exit code when it has switched, and some units did not start."""
+LOCK_HELD: Final = "Could not acquire lock"
+"""What it says when another one is at work."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

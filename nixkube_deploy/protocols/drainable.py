@@ -8,8 +8,6 @@ nothing and evicts nothing, not even on trial: what it says is true of this mome
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-import anyio
-
 from nixkube_deploy.model.cluster import DisruptionBudget, Pod
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -17,6 +15,7 @@ from nixkube_deploy.model.strategy import DrainOptions
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.protocols.disruption import covered_twice, refused_by_policy
 from nixkube_deploy.protocols.eviction import SortedPods, doubly_covered, sorted_pods, subject_to_budget
+from nixkube_deploy.protocols.together import together
 
 NODES_AT_ONCE = 10
 NOTHING_YET = "nothing: this was found before anything was touched"
@@ -44,19 +43,15 @@ async def outlooks(
 ) -> Mapping[str, Outlook]:
     """What is to be expected of draining these Nodes. What cannot be found out is said, and holds nobody up."""
     found: dict[str, Outlook] = {}
-    look = _Look(cluster=cluster, budgets=await _budgets(cluster, say))
-    limiter, unknown = anyio.CapacityLimiter(NODES_AT_ONCE), list[str]()
+    look, unknown = _Look(cluster=cluster, budgets=await _budgets(cluster, say)), list[str]()
 
-    async def foresee(node: str, options: DrainOptions) -> None:
-        async with limiter:
-            try:
-                found[node] = await _outlook(look, node, options)
-            except TaskError as error:
-                unknown.append(error.failure.message)
+    async def foresee(node: str) -> None:
+        try:
+            found[node] = await _outlook(look, node, drains[node])
+        except TaskError as error:
+            unknown.append(error.failure.message)
 
-    async with anyio.create_task_group() as group:
-        for node, options in drains.items():
-            group.start_soon(foresee, node, options)
+    await together(foresee, drains, NODES_AT_ONCE)
     if unknown:
         say(f"whether {len(unknown)} Nodes can be drained is not known beforehand: {unknown[0]}")
     return found

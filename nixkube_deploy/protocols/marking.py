@@ -14,6 +14,7 @@ from nixkube_deploy.model.cluster import TO_COME_TAINT
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.names import RunId
 from nixkube_deploy.ports.cluster import Cluster, LeaseConflict, NodePatch
+from nixkube_deploy.protocols.together import together
 
 AT_ONCE = 8
 CONFLICTS = 10
@@ -61,19 +62,16 @@ async def _unmark(cluster: Cluster, run: RunId) -> int:
 
 
 async def _patch_all(cluster: Cluster, nodes: Iterable[str], value: str | None) -> None:
-    limiter, failures = anyio.CapacityLimiter(AT_ONCE), list[TaskError]()
+    failures = list[TaskError]()
 
     async def patch(name: str) -> None:
-        async with limiter:
-            if not failures:
-                try:
-                    await _patch(cluster, name, value)
-                except TaskError as error:
-                    failures.append(error)
+        if not failures:
+            try:
+                await _patch(cluster, name, value)
+            except TaskError as error:
+                failures.append(error)
 
-    async with anyio.create_task_group() as group:
-        for name in nodes:
-            group.start_soon(patch, name)
+    await together(patch, nodes, AT_ONCE)
     if failures:
         raise failures[0]
 

@@ -15,7 +15,7 @@ from nixkube_deploy.model.names import RunId
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import OnLine, Shell
 from nixkube_deploy.protocols import bootentry, transient
-from nixkube_deploy.protocols.destination import SWITCH_TO_CONFIGURATION, Destination, back_to
+from nixkube_deploy.protocols.destination import LOCK_HELD, SWITCH_TO_CONFIGURATION, UNITS_FAILED, Destination, back_to
 from nixkube_deploy.protocols.launch import Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell, pauses
 from nixkube_deploy.protocols.reboot import NODE_UNITS, restart
@@ -23,8 +23,6 @@ from nixkube_deploy.protocols.situation import Situation, look
 from nixkube_deploy.protocols.transient import Ended, Ending, Overdue, failed_units
 
 _GOING_BACK_LOOKS: Final = 60
-_UNITS_FAILED: Final = 4
-_LOCK_HELD: Final = "Could not acquire lock"
 _EVIDENCE: Final = 20
 
 
@@ -53,7 +51,7 @@ async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, ru
             ended, after, lines = await _go(patient, run, way.by(SwitchMode.TEST), after, report)
     if after.current != back.system or (boots and not well) or isinstance(ended, Overdue):
         raise TaskError(_not_taken_back(host, action, ended, after, lines))
-    if isinstance(ended, Ended) and ended.exit_code == _UNITS_FAILED:
+    if isinstance(ended, Ended) and ended.exit_code == UNITS_FAILED:
         _judge_failed_units(host, back.system, failed_units(lines) or after.failed, lines, report)
 
 
@@ -89,7 +87,7 @@ def _judge_failed_units(
         seen=f"failed units: {', '.join(units)}",
         evidence=lines[-_EVIDENCE:],
         next=f"{host.login} systemctl status {fatal[0]}",
-        exit_code=_UNITS_FAILED,
+        exit_code=UNITS_FAILED,
     )
 
 
@@ -119,7 +117,7 @@ async def _may_begin(patient: PatientShell, run: RunId, seen: Situation, report:
 
 
 def _not_taken_back(host: Host, action: RollBack, ended: Ending, after: Situation, lines: tuple[str, ...]) -> Failure:
-    locked, kind = _LOCK_HELD in "\n".join(lines), FailureKind.ACTIVATION
+    locked, kind = LOCK_HELD in "\n".join(lines), FailureKind.ACTIVATION
     match ended:
         case Ended(exit_code=code, result=result):
             how = f"exit code {code} ({result})"

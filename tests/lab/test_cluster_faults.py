@@ -5,17 +5,18 @@ cases that mostly wait for a deadline.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from nixkube_deploy.lab.control import ask
 from nixkube_deploy.model.cluster import OWNER_ANNOTATION, PRIOR_ANNOTATION, TO_COME_TAINT
 from nixkube_deploy.model.failure import FailureKind as Kind
+from tests.cases import own_numbers, side_by_side
 from tests.lab.fault_fleet import WORKERS, Observed, Script, Setup, group_of, machines, rehearse
 from tests.lab.observer import is_ready
 from tests.lab.rig import Rig
@@ -378,21 +379,14 @@ Verdicts = dict[int, "Future[Observed]"]
 @pytest.fixture(scope="module")
 def observed(request, tmp_path_factory) -> Iterator[Verdicts]:
     """Every selected case, a few of them at a time, in the order in which the tests ask for them."""
-    asked = [item.callspec.params["number"] for item in request.session.items if item.module is request.module
-             and "observed" in item.fixturenames]  # fmt: skip
-    wanted = [number for number in asked if LONG or not CASES[number].long]
-    base = tmp_path_factory.mktemp("cluster")
 
-    def run(number: int) -> Observed:
-        case, folder = CASES[number], base / str(number)
-        folder.mkdir()
-        try:
-            return rehearse(folder, case.setup, tuple(case.faults.split()), case.prepare, case.meanwhile)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def run(number: int, folder: Path) -> Observed:
+        case = CASES[number]
+        return rehearse(folder, case.setup, tuple(case.faults.split()), case.prepare, case.meanwhile)
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {number: pool.submit(run, number) for number in wanted}
+    wanted = [number for number in own_numbers(request) if LONG or not CASES[number].long]
+    with side_by_side(run, wanted, tmp_path_factory.mktemp("cluster"), SIDE_BY_SIDE) as verdicts:
+        yield verdicts
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: CASES[number].name)

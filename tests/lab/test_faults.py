@@ -4,9 +4,8 @@ Each case has a lab of its own, watched from outside. Most of a case is waiting,
 """
 
 import re
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from nixkube_deploy.lab.faults import KINDS
 from nixkube_deploy.model.failure import FailureKind as Kind
+from tests.cases import own_numbers, side_by_side
 from tests.lab.fault_fleet import WORKERS, Observed, Setup, group_of, rehearse
 from tests.told import last_told
 
@@ -283,20 +283,13 @@ Verdicts = dict[int, "Future[Observed]"]
 @pytest.fixture(scope="module")
 def observed(request, tmp_path_factory) -> Iterator[Verdicts]:
     """Every selected case, a few of them at a time, in the order in which the tests ask for them."""
-    own = [item for item in request.session.items if item.path == request.path and "observed" in item.fixturenames]
-    wanted = [item.callspec.params["number"] for item in own]  # Other files have numbered cases of their own.
+
+    def run(number: int, folder: Path) -> Observed:
+        return rehearse(folder, CASES[number].setup, tuple(CASES[number].faults.split()))
+
     base = tmp_path_factory.mktemp("faults")  # Here: the factory is not for threads.
-
-    def run(number: int) -> Observed:
-        folder = base / str(number)
-        folder.mkdir()
-        try:
-            return rehearse(folder, CASES[number].setup, tuple(CASES[number].faults.split()))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {number: pool.submit(run, number) for number in wanted}
+    with side_by_side(run, own_numbers(request), base, SIDE_BY_SIDE) as verdicts:
+        yield verdicts
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: str(CASES[number]))

@@ -4,12 +4,13 @@ Each case has a bed of its own. Most of a case is waiting, so a few of them run 
 """
 
 import os
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from pathlib import Path
 
 import pytest
 
+from tests.cases import own_numbers, side_by_side
 from tests.real.bed.needs import require
 from tests.real.fault_case import Observed, judge, observe
 from tests.real.fault_cases import CASES
@@ -25,21 +26,14 @@ Verdicts = dict[int, "Future[Observed]"]
 @pytest.fixture(scope="module")
 def observed(request, tmp_path_factory) -> Iterator[Verdicts]:
     """Every selected case, a few at a time, in the order in which the tests ask for them."""
-    own = [item for item in request.session.items if item.path == request.path and "observed" in item.fixturenames]
-    wanted = [item.callspec.params["number"] for item in own]
     require(2, sudo=True)
-    base = tmp_path_factory.mktemp("faults")  # Here: the factory is not for threads.
 
-    def run(number: int) -> Observed:
-        folder = base / str(number)
-        try:
-            return observe(folder, CASES[number])
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    def run(number: int, folder: Path) -> Observed:
+        return observe(folder, CASES[number])
 
-    with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        yield {number: pool.submit(run, number) for number in wanted if ALL or not CASES[number].slow}
-        pool.shutdown(cancel_futures=True)
+    wanted = [number for number in own_numbers(request) if ALL or not CASES[number].slow]
+    with side_by_side(run, wanted, tmp_path_factory.mktemp("faults"), SIDE_BY_SIDE) as verdicts:
+        yield verdicts
 
 
 @pytest.mark.timeout(600)

@@ -1,4 +1,4 @@
-"""The same work for many hosts, so many at a time. What becomes of a failure is the work's own business."""
+"""The same work for many hosts or Nodes, so many at a time. What becomes of a failure is the work's own business."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
