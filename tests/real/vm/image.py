@@ -137,10 +137,10 @@ def _disk(fleet: RealFleet, guest: Path, place: Path, work: Path) -> None:
     subprocess.run(["sh", HERE / "inside.sh", tree.tools(), work, "cp", "-r", *_LOADER], check=True)
     script = HERE / "image.sh"
     shutil.copy(script, work / "image.sh")
-    subprocess.run(["sh", HERE / "inside.sh", tree.tools(), work, "sh", "/mnt/work/image.sh", "/mnt/work"], check=True)
+    subprocess.run(["sh", HERE / "inside.sh", tree.tools(), work, "sh", "/mnt/vm/image.sh", "/mnt/vm"], check=True)
 
 
-_LOADER = ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "/mnt/work/esp/EFI/BOOT/BOOTX64.EFI")
+_LOADER = ("/usr/lib/systemd/boot/efi/systemd-bootx64.efi", "/mnt/vm/esp/EFI/BOOT/BOOTX64.EFI")
 
 
 def first_system(fleet: RealFleet) -> str:

@@ -11,6 +11,6 @@ exec unshare --mount --propagation private sh -euc '
   mount -t proc proc "$tree/proc"
   mount --rbind /dev "$tree/dev"
   mount -t tmpfs tmpfs "$tree/mnt"
-  mkdir "$tree/mnt/work"
-  mount --bind "$folder" "$tree/mnt/work"
+  mkdir "$tree/mnt/vm"
+  mount --bind "$folder" "$tree/mnt/vm"
   exec chroot "$tree" env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin "$@"' inside "$tree" "$folder" "$@"

@@ -143,15 +143,15 @@ class Machine:
 
 
 def _qemu(*, snapshot: bool) -> tuple[str, ...]:
-    disk = "file=/mnt/work/disk.qcow2,format=qcow2,if=none,id=disk,cache=unsafe"
+    disk = "file=/mnt/vm/disk.qcow2,format=qcow2,if=none,id=disk,cache=unsafe"
     net = f"user,id=net,restrict=on,hostfwd=tcp:{ADDRESS}:22-:22"
     return (
         "qemu-system-x86_64",
         *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2", "-m", "1024"),
-        *("-nodefaults", "-display", "none", "-serial", "file:/mnt/work/serial.log"),
-        *("-monitor", "unix:/mnt/work/monitor,server,nowait"),
+        *("-nodefaults", "-display", "none", "-serial", "file:/mnt/vm/serial.log"),
+        *("-monitor", "unix:/mnt/vm/monitor,server,nowait"),
         *("-drive", f"if=pflash,format=raw,unit=0,readonly=on,file={_FIRMWARE}"),
-        *("-drive", "if=pflash,format=qcow2,unit=1,file=/mnt/work/vars.qcow2"),
+        *("-drive", "if=pflash,format=qcow2,unit=1,file=/mnt/vm/vars.qcow2"),
         *("-drive", disk, "-device", "virtio-blk-pci,drive=disk"),
         *("-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile=", "-device", "virtio-rng-pci"),
         *(("-loadvm", "booted") if snapshot else ()),
