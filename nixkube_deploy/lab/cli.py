@@ -5,6 +5,7 @@ Everything happens in the lab's own process; a command only asks it.
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,12 +224,17 @@ def fault_add(folder: Path, specs: tuple[str, ...]) -> None:
 
 @fault.command("clear")
 @_FOLDER
-@click.argument("host", required=False)
+@click.argument("subject", metavar="[HOST[:KIND]]", required=False)
 @click.option("--kind", help="Only this kind.")
-def fault_clear(folder: Path, host: str | None, kind: str | None) -> None:
-    """Remove faults of HOST, or all; lost machines are powered on again."""
-    for spec in _one(folder.absolute(), {"op": "fault-clear", "host": host, "kind": kind})["cleared"]:
+def fault_clear(folder: Path, subject: str | None, kind: str | None) -> None:
+    """Remove faults of HOST, one as it was set, or all; lost machines are powered on again."""
+    host, _, named = (subject or "").partition(":")
+    kind = re.split(r"[=*]", named)[0] or kind
+    cleared = _one(folder.absolute(), {"op": "fault-clear", "host": host or None, "kind": kind})["cleared"]
+    for spec in cleared:
         click.echo(f"cleared {spec}", err=True)
+    if subject and not cleared:
+        raise LabError(f"{subject} has no fault", "nixkube-lab status says which are set")
 
 
 @cli.command()

@@ -81,6 +81,9 @@ def test_faults_are_listed_set_and_cleared(rig):
     assert "fault  w2:switch=4*1" in rig.lab("status").stdout
     assert "cleared w1:slow=1" in rig.lab("fault", "clear", "w1").stderr
     assert rig.state()["faults"] == ["w2:switch=4*1"]
+    none = rig.lab("fault", "clear", "w2:slow", check=False)
+    assert (none.returncode, "w2:slow has no fault" in none.stderr) == (2, True)
+    assert "cleared w2:switch=4*1" in rig.lab("fault", "clear", "w2:switch=4*1").stderr
     wrong = rig.lab("fault", "add", "w1:swich=4", check=False)
     assert wrong.returncode == 2
     assert "did you mean switch?" in wrong.stderr
