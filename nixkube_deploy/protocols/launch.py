@@ -123,13 +123,14 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     limit = min(STILL_HERE, patient.host.policy.activation_timeout)
     command = Command(argv=("sh", "-c", change.script), privileged=True, timeout=limit + _SLACK)
     began = patient.clock.monotonic()
+    found: dict[str, str] = {}
     with suppress(OutcomeUnknown):  # It may run: whoever follows it finds out.
         found = await _answers(patient, change, await patient.shell.run(patient.host, command))
-        seen = situation(found | {"failed": found.get("starting", "")})
-        if seen.has_done(change.unit):
-            return Ended(exit_code=0), seen
-        if seen.has_failed(change.unit):
-            return await transient.follow(patient, change.unit), seen
+    seen = situation(found | {"failed": found.get("starting", "")})
+    if seen.has_done(change.unit):
+        return Ended(exit_code=0), seen
+    if seen.has_failed(change.unit):
+        return await transient.follow(patient, change.unit), seen
     waited = patient.clock.monotonic() - began
     timer = change.dead_man.name if change.dead_man is not None else None
     return await transient.follow(patient, change.unit, waited=waited, timer=timer), await patient.look()

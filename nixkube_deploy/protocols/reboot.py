@@ -4,7 +4,6 @@ A lost connection is expected here; what is never accepted is a host whose boot 
 Taking a host back is ``wayback``'s.
 """
 
-import math
 import re
 from dataclasses import dataclass, replace
 from typing import Final
@@ -182,14 +181,13 @@ async def _boot_id(shell: Shell, host: Host) -> str:
 
 def _not_back(host: Host, deadline: float, last: str, *, went_down: bool, armed: Armed | None = None) -> Failure:
     console = f"look at the console of {host.name}"
-    within = f"{math.ceil(deadline)} s"  # What the first look took is not left.
     falls_back = f"{console}, then cut its power: it boots {armed.stays if armed else ''}, the old system, by itself"
     chosen = f"{console}; with a new kernel, choose the older generation in the boot menu"
     return Failure(
         kind=FailureKind.REBOOT,
-        message=f"{host.name} did not come back within {within} after its reboot"
+        message=f"{host.name} did not come back within {deadline:.0f} s after its reboot"
         if went_down
-        else f"{host.name} did not go down within {within} after it was told to reboot",
+        else f"{host.name} did not go down within {deadline:.0f} s after it was told to reboot",
         expected="an SSH login with a new boot id",
         seen=last,
         next=(falls_back if armed is not None else chosen)
