@@ -19,6 +19,8 @@ MEASURED = (
 """Tests with a clock or a scale in their hand."""
 WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("build", "cli", "closures", "copy", "evaluation"))
 """Tests of whatever nix is found first."""
+STRICT = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
+"""Sphinx: a broken link, a page nobody can reach and a lexer's doubt are errors."""
 
 
 def install(session: nox.Session) -> None:
@@ -143,9 +145,15 @@ def side_by_side(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Write the generated pages and parts of docs/ anew, from the program itself."""
+    """Generated pages anew, then the site and the man pages, strictly, to build/docs; every command in them is run."""
     install(session)
     session.run("python", "-m", "tests.docs.pages")
+    for kind in ("html", "man"):
+        session.run(
+            "python", "-m", "sphinx", *STRICT, "-b", kind, "-d", "build/docs/doctrees", "docs", f"build/docs/{kind}"
+        )
+    session.log("build/docs/html/index.html, build/docs/man/nixkube-deploy.1")
+    session.run("pytest", "-q", *(session.posargs or ["tests/docs"]), env={"NIXKUBE_DOCS": "all"})
 
 
 @nox.session

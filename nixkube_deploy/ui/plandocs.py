@@ -32,6 +32,8 @@ This page is written from the types in `nixkube_deploy/model`; a test keeps both
 | `notes` | list of strings | What holds for the whole run. |
 | `differences` | list of [SharedChanges](#sharedchanges)s | What changes inside the closures; empty without `--diff`. |
 | `mode`, `strategy`, `graph`, `fingerprint` | | For `apply` alone: tasks, sections, rules. Not to be edited. |
+
+## Types
 """
 
 
