@@ -86,7 +86,7 @@ def make_initrd(guest: Path, work: Path) -> Path:
     for name in DRIVERS:
         (found,) = drivers.glob(f"*/kernel/**/{name}.ko*")
         shutil.copy(found, tree / "modules" / found.name)
-    script = "cd mnt/work/initrd && find . -name '*.xz' -exec xz -d {} + && find . | cpio -o -H newc --quiet | gzip -1"
+    script = "cd mnt/vm/initrd && find . -name '*.xz' -exec xz -d {} + && find . | cpio -o -H newc --quiet | gzip -1"
     with (work / "initrd.img").open("wb") as out:
         subprocess.run(["sh", HERE / "inside.sh", guest, work, "sh", "-euc", script], stdout=out, check=True)
     return work / "initrd.img"
