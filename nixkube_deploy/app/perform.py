@@ -204,7 +204,7 @@ class Performer:
         if drained is None:
             return
         cluster, node = self._cluster(), await self.nodes.find(host)
-        if left := await disruption.still_drained(cluster, node, drained.options):
+        if left := await disruption.still_drained(cluster, self.world.clock, node, drained.options):
             attempt.report(f"draining again: {', '.join(left)} came back")
             await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)
 
@@ -222,7 +222,7 @@ class Performer:
             if seen.current == back.system and seen.boot_id == back.boot_id:
                 return
             cluster, node = self._cluster(), await self.nodes.find(host)
-            if await disruption.still_drained(cluster, node, drained.options):
+            if await disruption.still_drained(cluster, self.world.clock, node, drained.options):
                 await disruption.cordon(cluster, node, self.run)
                 attempt.report("draining again, before it is taken back")
                 await disruption.drain(cluster, self.world.clock, node, drained.options, self.run, attempt.report)

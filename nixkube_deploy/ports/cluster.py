@@ -19,6 +19,8 @@ class EvictionAnswer(StrEnum):
     """429 without it (flow control), or a conflict: ask again soon."""
     TERMINATING = "terminating"
     """403, the namespace is terminating."""
+    FAILED = "failed"
+    """500: the server, or a webhook it asks, could not decide: ask again."""
     MULTIPLE_BUDGETS = "multiple-budgets"
     """500: more than one budget covers the pod; permanent until somebody changes them."""
 

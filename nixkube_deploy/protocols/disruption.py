@@ -22,9 +22,11 @@ from nixkube_deploy.protocols.eviction import (
     Evictor,
     PermanentlyHeld,
     doubly_covered,
+    is_abandoned,
     sorted_pods,
 )
 from nixkube_deploy.protocols.lease import LOCK_NAME, LOCK_NAMESPACE, holds
+from nixkube_deploy.protocols.nodes import is_unreachable
 
 CONFLICTS = 20
 """Attempts at a conditional patch: kubelets and controllers write Nodes all the time."""
@@ -84,13 +86,14 @@ async def uncordon(cluster: Cluster, node: str, run: RunId) -> bool:
 async def drain(cluster: Cluster, clock: Clock, node: str, options: DrainOptions, run: RunId, report: Report) -> int:
     """Make every pod leave that kubectl drain would; the number of pods that left. Time-out 0 waits for ever.
 
-    Policy that forbids removing a pod, and pods under two budgets, are found before any eviction.
+    Policy that forbids removing a pod, and pods under two budgets, are found before any eviction. Pods that an
+    unreachable Node's kubelet does not end are deleted and left behind, and that is said.
 
     Raises:
         TaskError: DRAIN, naming pods, budgets and what was evicted; LOCKED; CLUSTER, refused for good.
     """
     began = clock.monotonic()
-    evictor = Evictor(cluster=cluster, options=options, report=report)
+    evictor = Evictor(cluster=cluster, clock=clock, node=node, options=options, report=report)
     with anyio.move_on_after(options.timeout or None) as deadline:
         await evictor.steadily(lambda: cordon(cluster, node, run), f"cordoning {node}")
         leaving = await _plan_evictions(evictor, node)
@@ -101,12 +104,13 @@ async def drain(cluster: Cluster, clock: Clock, node: str, options: DrainOptions
     return len(evictor.gone)
 
 
-async def still_drained(cluster: Cluster, node: str, options: DrainOptions) -> tuple[str, ...]:
-    """What speaks against rebooting the node right now; empty when it is cordoned and drained."""
+async def still_drained(cluster: Cluster, clock: Clock, node: str, options: DrainOptions) -> tuple[str, ...]:
+    """What speaks against disturbing the node right now; empty when it is cordoned and drained."""
     now = await _existing(cluster, node)
     found = () if now.unschedulable else (f"Node {node} is schedulable again",)
     sorted_ = await sorted_pods(cluster, node, options)
-    unfinished = [pod for pod in (*sorted_.leave, *(p for p, _ in sorted_.refused)) if not pod.is_finished]
+    there = (*sorted_.leave, *(pod for pod, _ in sorted_.refused))
+    unfinished = [pod for pod in there if not (pod.is_finished or (is_unreachable(now) and is_abandoned(pod, clock)))]
     return found + tuple(f"pod {pod.key} is on Node {node}" for pod in unfinished)
 
 
@@ -225,7 +229,7 @@ async def _remove_all(evictor: Evictor, node: str, leaving: tuple[Pod, ...]) -> 
             failures.append(error)
             group.cancel_scope.cancel()
         else:
-            evictor.report(f"{pod.key} is gone ({len(evictor.gone)} of {len(leaving)})")
+            _tell_end(evictor, pod, len(leaving))
 
     async with anyio.create_task_group() as group:
         for pod in leaving:
@@ -234,9 +238,19 @@ async def _remove_all(evictor: Evictor, node: str, leaving: tuple[Pod, ...]) -> 
         raise _held_for_good(node, failures[0], evictor) if isinstance(failures[0], PermanentlyHeld) else failures[0]
 
 
+def _tell_end(evictor: Evictor, pod: Pod, leaving: int) -> None:
+    if pod.key in evictor.left_behind:
+        evictor.report(f"{pod.key} is deleted, but no kubelet ends it: Node {evictor.node} is unreachable; going on")
+    else:
+        evictor.report(f"{pod.key} is gone ({len(evictor.gone)} of {leaving})")
+
+
 async def _await_detach(evictor: Evictor, node: str) -> None:
-    """Wait a bounded time for the volumes of the pods that left; a DaemonSet may keep its own."""
-    if not evictor.gone:
+    """Wait a bounded time for the volumes of the pods that left; a DaemonSet may keep its own.
+
+    Only a kubelet unmounts, so an unreachable Node's are not waited for.
+    """
+    if not evictor.gone or evictor.left_behind:
         return
     said = False
     with anyio.move_on_after(DETACH_PATIENCE):
@@ -298,25 +312,39 @@ def _held_for_good(node: str, held: PermanentlyHeld, evictor: Evictor) -> TaskEr
 
 async def _out_of_time(evictor: Evictor, node: str, elapsed: float) -> TaskError:
     """The failure of a drain whose time ran out, with the budgets in the way by name."""
-    budgets = await _budgets_in_the_way(evictor)
+    budgets, sick = await _budgets_in_the_way(evictor), await _sickness(evictor)
     waits = [f"{key} waits for {what}" for key, what in sorted(evictor.waiting.items())]
     held = sorted(evictor.held_by_budget)
     if held:
         names = ", ".join(f"{b.namespace}/{b.name}" for b in budgets) or "(unknown)"
         why, then = f"pod {held[0]} is held by PodDisruptionBudget {names}", _look_at(budgets, evictor)
     elif waits:
-        why, then = f"pod {waits[0]}", f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
+        why, then = f"pod {waits[0]}", _look_at_pods(node, waits[0])
     else:
         why, then = "the Kubernetes API did not answer", "kubectl get --raw /readyz"
     return task_error(
         FailureKind.DRAIN,
-        f"draining Node {node} took more than {elapsed:.0f} s: {why}",
+        f"draining Node {node} took more than {elapsed:.0f} s: {why}{sick and f'; {sick}'}",
         expected=f"every evictable pod gone within {evictor.options.timeout:g} s",
         seen=f"{len(waits)} still there" if waits else "no answer",
         evidence=tuple(waits),
         did=_what_left(evictor),
-        next=then,
+        next=f"{then}; or go on without moving its pods: deploy apply INVENTORY --on HOST --no-drain" if sick else then,
     )
+
+
+async def _sickness(evictor: Evictor) -> str:
+    """What the cluster says of a Node that is not Ready, in words; empty where that is not the trouble."""
+    with anyio.move_on_after(BUDGETS_PATIENCE):
+        try:
+            node = await evictor.cluster.node(evictor.node)
+        except TaskError:
+            return ""
+        if node is not None and (node.ready != "True" or is_unreachable(node)):
+            said = ": ".join(filter(None, (node.ready_reason, node.ready_message)))
+            state = "is unreachable" if is_unreachable(node) else "is not Ready"
+            return f"the Node {state} (Ready is {node.ready}{said and f', {said}'})"
+    return ""
 
 
 async def _budgets_in_the_way(evictor: Evictor) -> tuple[DisruptionBudget, ...]:
@@ -328,6 +356,12 @@ async def _budgets_in_the_way(evictor: Evictor) -> tuple[DisruptionBudget, ...]:
             return ()
         return tuple(b for b in found if any(b.selects(pod) for pod in held))
     return ()
+
+
+def _look_at_pods(node: str, waits: str) -> str:
+    if "webhook" in waits:
+        return "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    return f"kubectl get pods -A -o wide --field-selector spec.nodeName={node}"
 
 
 def _look_at(budgets: tuple[DisruptionBudget, ...], evictor: Evictor) -> str:

@@ -12,7 +12,9 @@ import anyio
 from nixkube_deploy.model.cluster import DisruptionBudget, Pod
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.strategy import DrainOptions
+from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.cluster import Cluster, EvictionAnswer
+from nixkube_deploy.protocols.nodes import is_unreachable
 
 T = TypeVar("T")
 
@@ -22,6 +24,9 @@ POLLS = (0.25, 0.25, 0.5, 0.5, 1.0)
 """Seconds between looks at a terminating pod; the last one repeats (kubectl: 1)."""
 POLL = 1.0
 """Seconds before asking an API again that did not answer."""
+PAST_GRACE = 5.0
+"""Seconds past its grace period after which a pod of an unreachable Node is waited for no longer, as kubectl's
+``--skip-wait-for-delete-timeout``: only a kubelet ends pods, and there is none to be heard."""
 CALLS_AT_ONCE = 10
 """Requests in flight for one node. Waiting holds no place, so no pod can block another."""
 
@@ -106,6 +111,11 @@ def doubly_covered(pods: Iterable[Pod], budgets: Iterable[DisruptionBudget]) -> 
     return tuple(found)
 
 
+def is_abandoned(pod: Pod, clock: Clock) -> bool:
+    """Whether it should have ended by now. That it never will is true only where its Node is unreachable, too."""
+    return pod.deleting_since is not None and clock.now().timestamp() > pod.deleting_since + PAST_GRACE
+
+
 class PermanentlyHeld(Exception):  # noqa: N818 (what is the case)
     """No amount of waiting lets this pod go: more than one budget covers it."""
 
@@ -119,6 +129,8 @@ class Evictor:
     """Makes pods leave and remembers how far it got, so that a deadline can say what was in the way."""
 
     cluster: Cluster
+    clock: Clock
+    node: str
     options: DrainOptions
     report: Callable[[str], None]
     limiter: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CALLS_AT_ONCE))
@@ -126,19 +138,23 @@ class Evictor:
     """Pod key to what it waits for, in words."""
     held_by_budget: dict[str, Pod] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    left_behind: list[str] = field(default_factory=list)
+    """Pods that are deleted, and that an unreachable Node's kubelet has not ended."""
     _silent: bool = False
+    _looked_at_node: float = float("-inf")
+    _unreachable: bool = False
 
     async def remove(self, pod: Pod) -> None:
-        """Evict (or delete) one pod and wait until it is gone. Has no deadline of its own.
+        """Evict (or delete) one pod and wait until it is gone, or left behind. Has no deadline of its own.
 
         Raises:
             PermanentlyHeld: two budgets cover it.
             TaskError: CLUSTER, the API refuses for good.
         """
         await self._ask_until_accepted(pod)
-        await self._wait_until_gone(pod)
+        ended = await self._wait_until_gone(pod)
         self.waiting.pop(pod.key, None)
-        self.gone.append(pod.key)
+        (self.gone if ended else self.left_behind).append(pod.key)
 
     async def steadily(self, call: Callable[[], Awaitable[T]], why: str) -> T:
         """Call until the API answers: it restarts while a control plane reboots. Only final refusals are raised."""
@@ -195,14 +211,30 @@ class Evictor:
                 self.waiting[pod.key] = f"the API to take its eviction: {evicted.message or 'too many requests'}"
             case EvictionAnswer.TERMINATING:
                 self.waiting[pod.key] = f"namespace {pod.namespace}, which is terminating"
+            case EvictionAnswer.FAILED:
+                self.waiting[pod.key] = f"the API to take its eviction, which fails: {evicted.message}"
+                if refusals == 0:
+                    self.report(f"{pod.key} waits for {self.waiting[pod.key]}")
         return True
 
-    async def _wait_until_gone(self, pod: Pod) -> None:
+    async def _wait_until_gone(self, pod: Pod) -> bool:
+        """False: it never will be, because its Node is unreachable."""
         self.waiting[pod.key] = "its containers to end"
         looks = 0
-        while await self._look(pod) is not None:
+        while (now := await self._look(pod)) is not None:
+            if is_abandoned(now, self.clock) and await self.is_unreachable():
+                return False
             await anyio.sleep(POLLS[min(looks, len(POLLS) - 1)])
             looks += 1
+        return True
+
+    async def is_unreachable(self) -> bool:
+        """Whether the Node is, as far as it was looked at in the last second."""
+        if self.clock.monotonic() - self._looked_at_node >= POLL:
+            self._looked_at_node = self.clock.monotonic()
+            node = await self.steadily(lambda: self.cluster.node(self.node), f"looking at Node {self.node}")
+            self._unreachable = node is not None and is_unreachable(node)
+        return self._unreachable
 
     async def _look(self, pod: Pod) -> Pod | None:
         """The pod now. A pod of the same name with another UID is a StatefulSet's next one: ours is gone."""

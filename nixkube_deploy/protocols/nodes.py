@@ -57,6 +57,11 @@ def node_facts(node: Node) -> NodeFacts:
     )
 
 
+def is_unreachable(node: Node) -> bool:
+    """Whether the cluster has lost its kubelet: nobody ends pods there. One that is not ready but heard still does."""
+    return node.ready == "Unknown" or any(taint.partition(":")[0] == GONE_TAINTS[0] for taint in node.taints)
+
+
 def gone_taints(node: Node) -> tuple[str, ...]:
     """The taints by which the node controller says that it cannot count on the kubelet."""
     return tuple(taint for taint in node.taints if taint.partition(":")[0] in GONE_TAINTS)

@@ -253,7 +253,7 @@ async def test_a_node_is_taken_out_and_given_back(lab: Lab) -> None:
     assert await drained(lab, timeout=20) > 0
     left = await lab.cluster.pods("w1")
     assert {pod.owner_kind for pod in left} == {"DaemonSet"}
-    assert await still_drained(lab.cluster, "w1", DrainOptions()) == ()
+    assert await still_drained(lab.cluster, LoopClock(), "w1", DrainOptions()) == ()
     assert len(await web_pods(lab.cluster)) == 3
 
     assert await uncordon(lab.cluster, "w1", RUN)
@@ -294,7 +294,7 @@ async def test_a_drain_outlives_an_api_that_goes_away(lab: Lab) -> None:
         group.start_soon(outage)
         assert await drained(lab, timeout=30) > 0
 
-    assert await still_drained(lab.cluster, "w1", DrainOptions()) == ()
+    assert await still_drained(lab.cluster, LoopClock(), "w1", DrainOptions()) == ()
 
 
 async def test_a_blocked_drain_names_pod_and_budget(lab: Lab) -> None:

@@ -188,7 +188,7 @@ async def test_a_node_is_taken_out_and_given_back_with_no_more_than_the_manifest
         async with hold_lease(lab.cluster, LoopClock(), LOCK_NAME, "ann@ci:run-1", ttl=1):
             assert await cordon(lab.cluster, "w1", RUN)
             assert await drain(lab.cluster, LoopClock(), "w1", options, RUN, lambda _: None) > 0
-            assert await still_drained(lab.cluster, "w1", options) == ()
+            assert await still_drained(lab.cluster, LoopClock(), "w1", options) == ()
             assert await uncordon(lab.cluster, "w1", RUN)
             await anyio.sleep(0.5)  # A renewal of the lock.
         assert await lab.cluster.lease(LOCK_NAMESPACE, LOCK_NAME) is None

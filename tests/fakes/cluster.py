@@ -76,6 +76,8 @@ class FakeCluster:
         self._eviction_answers: defaultdict[str, deque[Evicted]] = defaultdict(deque)
         self._down_until = float("-inf")
         self._leaving: list[_Leaving] = []
+        self.dead: set[str] = set()
+        """Nodes without a kubelet: no pod of theirs ends."""
         self._heartbeats: dict[str, float] = {}
 
     # The script.
@@ -254,9 +256,10 @@ class FakeCluster:
     def _pass_time(self, now: float) -> None:
         for leaving in list(self._leaving):
             stored = self.pods_by_key.get(leaving.pod.key)
-            if now >= leaving.gone_at and stored is not None and stored.uid == leaving.pod.uid:
+            dead = leaving.pod.node in self.dead
+            if now >= leaving.gone_at and not dead and stored is not None and stored.uid == leaving.pod.uid:
                 del self.pods_by_key[leaving.pod.key]
-            if now >= leaving.replaced_at:
+            if now >= leaving.replaced_at and not dead:
                 self._leaving.remove(leaving)
                 for key in self.budgets_by_key.keys() & leaving.budgets:
                     budget = self.budgets_by_key[key]
@@ -271,7 +274,7 @@ class FakeCluster:
             allowed = self.budgets_by_key[budget].disruptions_allowed - 1
             self.budgets_by_key[budget] = replace(self.budgets_by_key[budget], disruptions_allowed=allowed)
         gone = now + self.termination
-        self.pods_by_key[key] = replace(pod, deleting_since=now)
+        self.pods_by_key[key] = replace(pod, deleting_since=(EPOCH + timedelta(seconds=gone)).timestamp())
         self._leaving.append(_Leaving(pod=pod, gone_at=gone, replaced_at=gone + self.replacement, budgets=budgets))
 
     def _heartbeat(self, node: str) -> Lease:

@@ -157,6 +157,16 @@ def not_ready(name: str) -> Script:
     return act
 
 
+def kubelet_stopped(rig: Rig) -> None:
+    """On w2, by somebody: the host answers, its Node is unreachable, and only its new system starts a kubelet again."""
+    done = rig.deploy("exec", "--on", "w2", rig.inventory, "--", "systemctl", "stop", "k3s.service")
+    assert done.returncode == 0, done.stderr
+    end = time.monotonic() + 60
+    while is_ready(rig.nodes()["w2"]):
+        assert time.monotonic() < end, "w2 stayed Ready"
+        time.sleep(0.1)
+
+
 def stale_lock(rig: Rig) -> None:
     """A Lease that nobody renews any more: watched once, then taken over."""
     old = "2026-01-01T00:00:00.000000Z"
@@ -263,7 +273,11 @@ CASES = (
         long=True,
     ),
     Case(name="evictions fail at first", faults="fleet:eviction-fails*3", setup=Setup(drain="15s"), long=True),
-    drained_too_long("evictions fail", "fleet:eviction-fails", "waits for its eviction"),
+    drained_too_long(
+        "evictions fail",
+        "fleet:eviction-fails",
+        'which fails: Internal error occurred: failed calling webhook "evictions.lab.nixkube-deploy.io"',
+    ),
     Case(
         name="evictions are throttled at first",
         faults="fleet:eviction-throttled*3",
@@ -341,9 +355,14 @@ CASES = (
         exit_code=HALTED,
         failed="w2/drain",
         kind=Kind.DRAIN,
-        says="waits for its containers to end",
+        says="the Node is unreachable (Ready is Unknown",
         new=NOBODY,
         old="w2",
+    ),
+    Case(
+        name="kubelet gone beforehand, and the change brings it back",
+        prepare=kubelet_stopped,
+        setup=Setup(drain="30s, grace_period: 1"),
     ),
     Case(
         name="node not ready beforehand and nothing to do there",

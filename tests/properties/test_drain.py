@@ -32,9 +32,15 @@ class Scene:
     options: DrainOptions
     cordoned: bool
     dead_daemonsets: bool
+    lost: bool
 
     def cluster(self, kind: type[C] = FakeCluster) -> C:
-        cluster = kind([Node(name="n1", unschedulable=self.cordoned)], self.pods, self.budgets)
+        cluster = kind(
+            [Node(name="n1", ready="Unknown" if self.lost else "True", unschedulable=self.cordoned)],
+            self.pods,
+            self.budgets,
+        )
+        cluster.dead = {"n1"} if self.lost else set()
         if self.dead_daemonsets:
             cluster.daemonsets.clear()
         return cluster
@@ -86,6 +92,7 @@ def scenes(draw: st.DrawFn) -> Scene:
         options=options,
         cordoned=draw(st.booleans()),
         dead_daemonsets=draw(st.integers(0, 4)) == 0,
+        lost=draw(st.integers(0, 4)) == 0,
     )
 
 
@@ -114,7 +121,7 @@ def test_a_drain_ends_and_never_touches_what_it_must_not(scene: Scene) -> None:
         assert all(budget.disruptions_allowed >= 0 for budget in cluster.budgets_by_key.values())
         assert scene.options.disable_eviction or not any(call.startswith("delete ") for call in cluster.calls)
         if failure is None:
-            assert await still_drained(cluster, "n1", scene.options) == ()
+            assert await still_drained(cluster, LoopClock(), "n1", scene.options) == ()
         else:
             assert failure.kind is FailureKind.DRAIN
             assert failure.did
@@ -155,7 +162,7 @@ def test_a_controller_that_dies_at_any_call_is_finished_by_the_next(scene: Scene
             await drain(cluster, LoopClock(), "n1", scene.options, heir, lambda _: None)
         except TaskError as error:
             refusal = error.failure.did
-        assert refusal == "evicted nothing" or await still_drained(cluster, "n1", scene.options) == ()
+        assert refusal == "evicted nothing" or await still_drained(cluster, LoopClock(), "n1", scene.options) == ()
 
         assert await uncordon(cluster, "n1", heir) is not scene.cordoned
         assert cluster.nodes_by_name["n1"].unschedulable is scene.cordoned

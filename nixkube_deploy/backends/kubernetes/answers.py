@@ -51,6 +51,8 @@ def classify_eviction(status: int, text: str) -> Evicted | None:
             return Evicted(answer=EvictionAnswer.TERMINATING, message=words_of(text))
         case 500 if "more than one PodDisruptionBudget" in text:
             return Evicted(answer=EvictionAnswer.MULTIPLE_BUDGETS, message=words_of(text))
+        case 500:
+            return Evicted(answer=EvictionAnswer.FAILED, message=words_of(text) or "status 500, no reason given")
         case _:
             return None
 
@@ -64,6 +66,14 @@ def denied(right: str, status: int, text: str) -> TaskError:
             expected="valid credentials in the kubeconfig",
             seen=words_of(text),
             next="kubectl auth whoami; fetch a fresh kubeconfig when its certificate or token has expired",
+        )
+    if "admission webhook" in text:
+        return task_error(
+            FailureKind.CLUSTER,
+            f"an admission webhook of the cluster refuses to {right} (403): {words_of(text)}",
+            expected="a webhook that lets it pass",
+            seen=words_of(text),
+            next="kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations",
         )
     verb, _, resource = right.partition(" ")
     return task_error(

@@ -81,7 +81,7 @@ async def test_a_node_is_emptied_but_for_daemonsets_and_given_back(scene: Scene)
     assert scene.on(scene.a) == ["agent"]
     node = scene.node(scene.a)
     assert (node["spec"]["unschedulable"], node["metadata"]["annotations"][OWNER_ANNOTATION]) == (True, RUN)
-    assert await still_drained(scene.cluster, scene.a, DrainOptions()) == ()
+    assert await still_drained(scene.cluster, SystemClock(), scene.a, DrainOptions()) == ()
     await until(lambda: scene.on(scene.b) == ["agent", "db", "web", "web", "web"])
 
     assert await uncordon(scene.cluster, scene.a, RUN)

@@ -407,6 +407,86 @@ async def test_without_evictions_pods_are_deleted_past_their_budgets() -> None:
     assert "delete web/a" in cluster.calls
 
 
+def a_lost_cluster(*pods: Pod, **more: object) -> FakeCluster:
+    """Its kubelet is not heard any more."""
+    said = {"ready_reason": "NodeStatusUnknown", "ready_message": "Kubelet stopped posting node status."}
+    cluster = a_cluster(*pods, **more)  # type: ignore[arg-type]
+    cluster.put_node(replace(node_of(cluster), ready="Unknown", **said))  # type: ignore[arg-type]
+    cluster.dead.add("n1")
+    return cluster
+
+
+async def test_pods_of_an_unreachable_node_are_deleted_and_left_behind_once_their_grace_is_over() -> None:
+    cluster = a_lost_cluster(a_pod("a"), a_pod("b"), volumes_attached=("csi^vol-1",))
+    cluster.termination, said = 30, list[str]()
+
+    assert await drained(cluster, said) == 0
+
+    assert 35 <= anyio.current_time() < 40, "its grace, five seconds, and no wait for volumes that nobody unmounts"
+    assert {"evict web/a", "evict web/b"} <= set(cluster.calls)
+    assert "web/b is deleted, but no kubelet ends it: Node n1 is unreachable; going on" in said[-2:]
+    assert await still_drained(cluster, LoopClock(), "n1", DrainOptions()) == ()
+    assert await drained(cluster) == 0
+    assert anyio.current_time() < 41, "a second drain has nothing to wait for"
+
+
+async def test_a_pod_of_an_unreachable_node_that_was_not_deleted_is_not_left_behind() -> None:
+    cluster = a_lost_cluster(a_pod("a"))
+    await cordon(cluster, "n1", RUN)
+
+    assert await still_drained(cluster, LoopClock(), "n1", DrainOptions()) == ("pod web/a is on Node n1",)
+
+
+async def test_a_pod_past_its_grace_is_waited_for_while_the_kubelet_is_heard() -> None:
+    cluster = a_cluster(a_pod("a"))
+    cluster.dead.add("n1")
+
+    failure = await failure_of_drain(cluster, timeout=60)
+
+    assert failure.evidence == ("web/a waits for its containers to end",)
+    assert "--no-drain" not in failure.next
+
+
+@pytest.mark.parametrize(
+    ("node", "state"),
+    [
+        ({"ready": "False", "ready_message": "PLEG"}, "the Node is not Ready (Ready is False, PLEG)"),
+        (
+            {"taints": ("node.kubernetes.io/unreachable:NoExecute",)},
+            "the Node is unreachable (Ready is True)",
+        ),
+    ],
+)
+async def test_a_drain_that_fails_on_a_sick_node_says_so_and_how_to_do_without(node: dict, state: str) -> None:
+    budget = DisruptionBudget(namespace="web", name="tight")
+    cluster = a_cluster(a_pod("a"), budgets=(budget,))
+    cluster.put_node(replace(node_of(cluster), **node))
+
+    failure = await failure_of_drain(cluster, timeout=20)
+
+    assert failure.message.endswith(f"PodDisruptionBudget web/tight; {state}")
+    assert failure.next.startswith("kubectl -n web describe pdb tight; ")
+    assert failure.next.endswith("deploy apply INVENTORY --on HOST --no-drain")
+
+
+async def test_the_words_of_a_webhook_that_fails_evictions_are_quoted() -> None:
+    words = 'Internal error occurred: failed calling webhook "guard.example": connection refused'
+    cluster, said = a_cluster(a_pod("a")), list[str]()
+    cluster.answers_eviction("web/a", *[EvictionAnswer.FAILED] * 100, message=words)
+
+    failure = await failure_of_drain(cluster, said, timeout=20)
+
+    assert failure.message.endswith(f"pod web/a waits for the API to take its eviction, which fails: {words}")
+    assert failure.next == "kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations"
+    assert [line for line in said if words in line] == [f"web/a {failure.message.partition('web/a ')[2]}"]
+
+
+async def test_an_eviction_that_fails_at_first_is_asked_for_again() -> None:
+    cluster = a_cluster(a_pod("a")).answers_eviction("web/a", EvictionAnswer.FAILED, EvictionAnswer.FAILED)
+
+    assert await drained(cluster) == 1
+
+
 async def test_a_pod_that_does_not_end_is_named() -> None:
     cluster = a_cluster(a_pod("a"))
     cluster.termination = 10_000
@@ -429,11 +509,11 @@ async def test_a_drained_node_is_still_drained_until_it_is_not() -> None:
     cluster = a_cluster(a_pod("a"), a_daemon(), a_mirror())
     options = DrainOptions()
     await drained(cluster)
-    assert await still_drained(cluster, "n1", options) == ()
+    assert await still_drained(cluster, LoopClock(), "n1", options) == ()
 
     cluster.put_pod(a_pod("late"))
     cluster.put_node(replace(node_of(cluster), unschedulable=False))
-    assert await still_drained(cluster, "n1", options) == (
+    assert await still_drained(cluster, LoopClock(), "n1", options) == (
         "Node n1 is schedulable again",
         "pod web/late is on Node n1",
     )
