@@ -25,6 +25,9 @@ from nixkube_deploy.protocols.situation import SYSTEM, Situation, look
 _REBOOT: Final = "reboot"
 _KEXEC: Final = "kexec"
 _POLL_TIMEOUT: Final = 10.0
+_SHORTEST_LOOK: Final = 1.0
+"""Seconds that a look gets also where the deadline is nearer."""
+_NO_ANSWER: Final = "no answer"
 _BOOTS: Final = 3
 _LAST_WORDS: Final = 10
 _BEFORE: Final = re.compile(r"\s*-1\s")
@@ -108,7 +111,9 @@ async def _answer(shell: Shell, clock: Clock, host: Host, deadline: float, repor
     end, last = clock.monotonic() + deadline, ""
     for pause in pauses():
         try:
-            return await look(shell, host)
+            with _within(clock, end):
+                return await look(shell, host)
+            last = last or _NO_ANSWER
         except TaskError as error:
             if not _may_be_booting(error):
                 raise
@@ -120,6 +125,11 @@ async def _answer(shell: Shell, clock: Clock, host: Host, deadline: float, repor
         await shell.forget(host)
         await anyio.sleep(pause)
     raise TaskError(_not_back(host, deadline, last, went_down=True))
+
+
+def _within(clock: Clock, end: float) -> anyio.CancelScope:
+    """No look outlasts the deadline: a machine that is off takes a whole time-out to not connect."""
+    return anyio.move_on_after(max(end - clock.monotonic(), _SHORTEST_LOOK))
 
 
 def _may_be_booting(error: TaskError) -> bool:
@@ -138,18 +148,21 @@ async def restart(
     await shell.forget(host)
     went_down, last = False, "it still answers with the boot id it had before"
     for pause in pauses():
+        now = ""
         try:
-            now = await _boot_id(shell, host)
+            with _within(clock, end) as time_left:
+                now = await _boot_id(shell, host)
+            if time_left.cancelled_caught:
+                went_down, last = True, last if went_down else _NO_ANSWER
         except TaskError as error:
             if not _may_be_booting(error):
                 raise
             went_down = went_down or isinstance(error, OutcomeUnknown | Unreachable)
             last = error.failure.message
             await shell.forget(host)
-        else:
-            if now not in {before, ""}:
-                report(f"is back with boot id {now}")
-                return
+        if now not in {before, ""}:
+            report(f"is back with boot id {now}")
+            return
         if clock.monotonic() + pause > end:
             raise TaskError(_not_back(host, how.allowed or deadline, last, went_down=went_down, armed=how.armed))
         await anyio.sleep(pause)

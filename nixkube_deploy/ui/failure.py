@@ -18,15 +18,19 @@ _LABEL = 12
 _MIN_BODY = 20
 
 
-def render_failure(subject: str, failure: Failure, width: int = WIDTH) -> str:
-    """The failure as plain text without a newline at the end; ``subject`` is a task, a host or a phase."""
-    return failure_text(subject, failure, width).plain
+def render_failure(subject: str, failure: Failure, width: int = WIDTH, when: str = "") -> str:
+    """The failure as plain text without a newline at the end; ``subject`` is a task, a host or a phase.
+
+    ``when``, such as ``(after 9.0s)``, ends its first sentence.
+    """
+    return failure_text(subject, failure, width, when).plain
 
 
-def failure_text(subject: str, failure: Failure, width: int = WIDTH) -> Text:
+def failure_text(subject: str, failure: Failure, width: int = WIDTH, when: str = "") -> Text:
     """The same with colours for a terminal that has them."""
     text = Text()
-    head = textwrap.wrap(f"{clean(subject)} failed: {clean(failure.message)}", max(width, _MIN_BODY)) or [""]
+    told = f"{clean(subject)} failed: {clean(failure.message)} {when}".rstrip()
+    head = textwrap.wrap(told, max(width, _MIN_BODY)) or [""]
     text.append("\n".join(head), style="bold red")
     for label, line, style in _body(failure, width):
         text.append(f"\n  {label:<{_LABEL - 2}}", style="dim")

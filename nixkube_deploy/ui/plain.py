@@ -101,8 +101,8 @@ class PlainLines:
         seconds = "" if task.seconds is None else f" in {duration(task.seconds)}"
         attempts = f" (attempt {task.attempt})" if task.attempt > 1 else ""
         if event.verdict is Verdict.FAILED and event.failure is not None:
-            head, *body = render_failure(event.task, event.failure, self._width).splitlines()
-            self._say("\n".join([f"{head}{seconds and f' (after{seconds[3:]})'}{attempts}", *body]))
+            when = f"{seconds and f'(after{seconds[3:]})'}{attempts}".strip()
+            self._say(render_failure(event.task, event.failure, self._width, when))
             return
         detail = f": {task.detail}" if task.detail else ""
         self._say(f"{event.task}  {event.verdict.value}{seconds}{attempts}{detail}")

@@ -61,6 +61,8 @@ class FakeShell:
         self.forgotten: list[str] = []
         self.held: list[str] = []
         """Hosts on which a held command runs right now."""
+        self.connect_timeout = 0.0
+        """Seconds that it takes to find out that a host is unreachable."""
         self._rules: list[_Rule] = []
         self._unreachable: set[str] = set()
         self._blocks: dict[str, list[anyio.CancelScope]] = {}
@@ -170,6 +172,7 @@ class FakeShell:
     async def _perform(self, ran: Ran, host: Host) -> CommandResult:
         await anyio.lowlevel.checkpoint()
         if host.name in self._unreachable:
+            await anyio.sleep(self.connect_timeout)
             raise Unreachable(
                 Failure(kind=FailureKind.UNREACHABLE, message=f"{host.name} does not answer", transient=True)
             )

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import anyio
 import pytest
 from trio.testing import MockClock
 
@@ -124,6 +125,34 @@ async def test_a_host_that_never_goes_down_is_told_apart():
     failure = await reboot_failure(shell, deadline=60)
     assert failure.kind is FailureKind.REBOOT
     assert "did not go down within 60 s" in failure.message
+
+
+def goes_down(shell: FakeShell) -> None:
+    """Once it is told to reboot: connecting then takes until a time-out."""
+    shell.connect_timeout = 50.0
+
+    def down(_host, _command):
+        shell.unreachable("w1")
+        raise lost("the connection went down")
+
+    shell.answers("systemctl", "reboot", with_=down)
+
+
+@pytest.mark.parametrize("from_the_start", [True, False])
+@pytest.mark.parametrize(("deadline", "seen"), [(60.0, "w1 does not answer"), (20.0, "no answer")])
+async def test_a_look_that_connects_to_nothing_does_not_outlast_the_deadline(
+    from_the_start: bool, deadline: float, seen: str
+):
+    shell = NixosHost(OLD).shell()
+    goes_down(shell)
+    if from_the_start:
+        shell.unreachable("w1")
+
+    failure = await reboot_failure(shell, deadline)
+
+    assert f"did not come back within {deadline:.0f} s" in failure.message
+    assert failure.seen == seen
+    assert anyio.current_time() <= deadline + 0.1
 
 
 async def test_a_host_that_never_comes_back_is_told_apart():

@@ -31,6 +31,12 @@ def test_a_bad_run_shows_each_failure_in_full_once() -> None:
     assert text.count("chown: invalid user") == 1
 
 
+def test_how_long_a_failure_took_ends_its_sentence_where_that_is_wrapped() -> None:
+    out = io.StringIO()
+    bad_run(a_story(lambda plan, clock: PlainLines(plan, clock, out, width=40), problem="w4"))
+    golden("plain-bad-narrow.txt", out.getvalue())
+
+
 def test_a_drain_and_an_interrupt_are_said() -> None:
     def tell(story: Story) -> None:
         story.begin()
