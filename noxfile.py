@@ -19,6 +19,8 @@ MEASURED = (
 """Tests with a clock or a scale in their hand."""
 WITH_NIX = tuple(f"tests/contract/test_nix_{what}.py" for what in ("build", "cli", "closures", "copy", "evaluation"))
 """Tests of whatever nix is found first."""
+ALL_PAGES = {"NIXKUBE_DOCS": "all"}
+"""The commands of every page of docs/ are run, also those that take long."""
 STRICT = ("--fail-on-warning", "--keep-going", "--nitpicky", "--quiet")
 """Sphinx: a broken link, a page nobody can reach and a lexer's doubt are errors."""
 
@@ -153,7 +155,9 @@ def docs(session: nox.Session) -> None:
             "python", "-m", "sphinx", *STRICT, "-b", kind, "-d", "build/docs/doctrees", "docs", f"build/docs/{kind}"
         )
     session.log("build/docs/html/index.html, build/docs/man/nixkube-deploy.1")
-    session.run("pytest", "-q", *(session.posargs or ["tests/docs"]), env={"NIXKUBE_DOCS": "all"})
+    session.run(
+        "pytest", "-q", *(session.posargs or ["tests/docs", "tests/cli/test_documented_commands.py"]), env=ALL_PAGES
+    )
 
 
 @nox.session
