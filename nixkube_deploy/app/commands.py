@@ -9,12 +9,12 @@ from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
 from nixkube_deploy.app.earlier import before_run, generation, recorded
-from nixkube_deploy.app.foresee import with_outlook
+from nixkube_deploy.app.foresee import refuse_undrainable, with_outlook
 from nixkube_deploy.app.privilege import with_rights
 from nixkube_deploy.app.request import Request, Target, read_target
 from nixkube_deploy.app.saved import read_plan, refuse_moved
 from nixkube_deploy.app.state import state_directory
-from nixkube_deploy.app.survey import Survey, refuse_without_cluster, survey
+from nixkube_deploy.app.survey import Survey, add_drivers, refuse_without_cluster, survey
 from nixkube_deploy.app.unfinished import (
     CutOff,
     aims_at_the_same,
@@ -100,8 +100,9 @@ async def apply_saved(path: Path, skip_unreachable: bool, console: Console) -> R
         flake = await world.evaluator.state(world.fleet.flake)
         refuse_without_cluster(found)
         refuse_moved(reviewed, target.loaded, flake, found.facts, world)
-        prepared = Prepared(facts=found.facts, problems=found.problems, flake=flake)
-        return await carry_out(Planned(plan=reviewed, prepared=prepared), request, world, state, console)
+        planned = Planned(plan=reviewed, prepared=Prepared(facts=found.facts, problems=found.problems, flake=flake))
+        await refuse_undrainable(world, reviewed, planned.nodes, console.say)
+        return await carry_out(planned, request, world, state, console)
 
 
 async def resume_only(request: Request, console: Console) -> Report:
@@ -156,5 +157,7 @@ async def rollback(request: Request, to_run: str | None, to_generation: int | No
 async def _surveyed(world: World, found: Survey) -> Prepared:
     """What a plan without new closures is made from."""
     refuse_without_cluster(found)
+    await add_drivers(world, found)
     flake = await world.evaluator.state(world.fleet.flake)
-    return await with_rights(world, Prepared(facts=found.facts, problems=found.problems, flake=flake))
+    known = Prepared(facts=found.facts, problems=found.problems, without_drivers=found.without_drivers, flake=flake)
+    return await with_rights(world, known)

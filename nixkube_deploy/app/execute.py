@@ -72,6 +72,7 @@ def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
         ),
         switches={a.host: a for a in actions if isinstance(a, SwitchConfiguration)},
         drains={a.host: a for a in actions if isinstance(a, DrainNode)},
+        resumed=bool(execution.ledger.past),
     )
     run_world = RunWorld(
         clock=world.clock,

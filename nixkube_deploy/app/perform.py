@@ -1,7 +1,7 @@
 """Actions to effects: one exhaustive match, the only place that knows both sides. It holds no policy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from nixkube_deploy.app.hostlocks import HostLocks
@@ -31,7 +31,7 @@ from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, RunId
-from nixkube_deploy.model.strategy import RebootPolicy
+from nixkube_deploy.model.strategy import RebootMethod, RebootPolicy
 from nixkube_deploy.model.task import Task
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
@@ -60,6 +60,10 @@ class Performer:
     """Each host's own switch in this graph; a host another run left half done has none."""
     drains: Mapping[HostName, DrainNode]
     """Hosts this graph empties first."""
+    resumed: bool = False
+    """Whether an earlier controller began this run."""
+    rebooted: set[HostName] = field(default_factory=set)
+    """Hosts that had to reboot although no plan foresaw it."""
 
     async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
         """Do it; every arm is safe to repeat after a crash."""
@@ -138,12 +142,14 @@ class Performer:
     async def _switch(self, action: SwitchConfiguration, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self.locks.ensure(host)
+        if action.mode.runs_now and attempt.number == 1:
+            await self._drain_again(host, attempt)
         activation = replace(self._activation(host, action), anew=attempt.number == 1 or attempt.resumed)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
+        ends = [WAITS] if action.mode is SwitchMode.BOOT else []
         if activated.needs_reboot:
             self._refuse_to_reboot(host, activated)
-            await self._restart(host, attempt)
-        ends = ["rebooted"] if activated.needs_reboot else [WAITS] if action.mode is SwitchMode.BOOT else []
+            ends = ["rebooted", *await self._reboot_instead(action, attempt)]
         return Done(changed=activated.changed, detail="; ".join((action.mode.value, *activated.warnings, *ends)))
 
     def _activation(self, host: Host, action: SwitchConfiguration) -> Activation:
@@ -185,10 +191,21 @@ class Performer:
             next=f"deploy apply {self.world.fleet.source} --on {host.name} --reboot always",
         )
 
-    async def _restart(self, host: Host, attempt: Attempt) -> None:
-        await self._drain_again(host, attempt)
-        self.locks.release(host.name)
-        await reboot.restart(self.world.shell, self.world.clock, host, host.policy.reboot_timeout, attempt.report)
+    async def _reboot_instead(self, action: SwitchConfiguration, attempt: Attempt) -> tuple[str, ...]:
+        """The reboot that a switch turned out to need, by the same protocol as a planned one; what there is to say."""
+        left = action.way_back.boot_id
+        task = RebootHost(
+            host=action.host,
+            closure=action.closure,
+            boot_id=left,
+            fallback=action.fallback,
+            kexec=self._host(action.host).policy.reboot_method is RebootMethod.KEXEC,
+        )
+        self.rebooted.add(action.host)
+        done = await self._reboot(task, attempt)
+        proof = ProveHost(host=action.host, closure=action.closure, rebooted_from=left)
+        await reboot.prove_system(self.world.shell, self.world.clock, self._host(action.host), proof)
+        return (done.detail,) if done.detail else ()
 
     async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:
         host = self._host(action.host)
@@ -199,7 +216,7 @@ class Performer:
         return Done(changed=done.changed, detail="; ".join(done.notes))
 
     async def _drain_again(self, host: Host, attempt: Attempt) -> None:
-        """Pods may have come since the drain (somebody uncordoned the node): right before the reboot, look again."""
+        """Pods may have come since the drain, by an uncordon of somebody's: right before the change, look again."""
         drained = self.drains.get(host.name)
         if drained is None:
             return
@@ -239,8 +256,12 @@ class Performer:
         host = self._host(action.host)
         await self.locks.ensure(host)
         switch = self.switches.get(host.name) or _finished(action, host)
+        told = ""
+        if switch.fallback and (self.resumed or host.name in self.rebooted):
+            entry = PromoteEntry(host=host.name, closure=action.closure)
+            _, told = await promote(PatientShell(self.world.shell, host, self.world.clock), entry)
         await self.world.activators[switch.activator].confirm(self._activation(host, switch))
-        return Done()
+        return Done(detail=told)
 
     async def _roll_back(self, action: RollBack, attempt: Attempt) -> Done:
         host = self._host(action.host)

@@ -53,6 +53,7 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
     return Prepared(
         facts=halves.survey.facts,
         closures=built.closures,
+        without_drivers=halves.survey.without_drivers,
         problems=_first_problem(hosts, halves.survey, halves.evaluation, built),
         flake=halves.evaluation.flake,
         voters=frozenset(h.name for h in world.fleet.hosts.values() if h.role.is_control_plane),

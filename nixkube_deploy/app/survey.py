@@ -1,6 +1,5 @@
 """What is: probe every host at once and match hosts to Nodes. Touches nothing."""
 
-import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +30,8 @@ class Survey:
 
     facts: dict[HostName, HostFacts] = field(default_factory=dict)
     problems: dict[HostName, Failure] = field(default_factory=dict)
+    without_drivers: dict[HostName, Failure] = field(default_factory=dict)
+    """Why the storage drivers of a host's Node are not known."""
     cluster_problem: Failure | None = None
     """Why the cluster could not be asked; None also for plain hosts."""
 
@@ -64,15 +65,18 @@ async def _add_nodes(world: World, found: Survey) -> None:
 
 
 async def add_drivers(world: World, found: Survey) -> None:
-    """Which storage drivers each Node has, so that a gate can miss one. Where the API does not say, none is missed."""
+    """Which storage drivers each Node has, so that a gate can miss one; where the API does not say, it is noted why."""
     cluster = world.cluster
     if cluster is None:
         return
 
     async def ask(facts: HostFacts) -> None:
         if facts.node is not None:
-            with contextlib.suppress(TaskError):
+            try:
                 node = replace(facts.node, csi_drivers=await cluster.csi_drivers(facts.node.name))
+            except TaskError as error:
+                found.without_drivers[facts.host] = error.failure
+            else:
                 found.facts[facts.host] = replace(facts, node=node)
 
     await together(ask, tuple(found.facts.values()), PROBES_AT_ONCE)

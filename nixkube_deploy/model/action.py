@@ -110,6 +110,8 @@ class SwitchConfiguration:
     """What the profile is set to where that is not ``closure``: the toplevel whose specialisation it is."""
     generation: int | None = None
     """The generation that already is that; going back to it keeps its number."""
+    fallback: tuple[StorePath, ...] = ()
+    """As for ``RebootHost``, should it turn out that the host has to reboot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +200,8 @@ class RollBack:
     """Seconds until a host that was told to reboot counts as lost."""
     mode: SwitchMode = SwitchMode.SWITCH
     """TEST: the change left the profile alone, so going back does, too."""
+    armed: bool = False
+    """Whether the boot loader may have been told to boot the new system once, where no reboot was planned."""
 
 
 Action = (

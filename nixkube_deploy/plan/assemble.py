@@ -39,7 +39,7 @@ def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choice
         flake=prepared.flake,
         hosts=tuple(_line(intent, ordered.waves, prepared.differences.get(intent.host.name)) for intent in intents),
         graph=TaskGraph(*_work(fleet, intents, ordered), allowed),
-        notes=notes(fleet, intents, allowed),
+        notes=notes(fleet, intents, allowed, prepared),
         mode=choices.mode,
         strategy=fleet.strategy,
         differences=shared(prepared.differences),

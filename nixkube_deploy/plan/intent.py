@@ -60,12 +60,17 @@ class Intent:
 
     @property
     def fallback(self) -> tuple[StorePath, ...]:
-        """What the boot loader falls back to when a reboot into ``target`` fails, best first; empty: a plain boot.
+        """What the boot loader falls back to when the reboot into ``target`` fails, best first; empty: a plain boot."""
+        return self.stand_ins if self.kind is ChangeClass.REBOOT else ()
+
+    @property
+    def stand_ins(self) -> tuple[StorePath, ...]:
+        """The same of a reboot that nobody planned, and that a switch may turn out to need.
 
         A running system whose kernel has never booted here is not better than the one that did.
         """
         facts = self.facts
-        if self.kind is not ChangeClass.REBOOT or facts is None or facts.loader != ONE_SHOT_LOADER:
+        if facts is None or facts.loader != ONE_SHOT_LOADER:
             return ()
         booted = facts.booted.path if facts.booted is not None else None
         origin = (self.back.profile or self.back.system) if self.back is not None else None

@@ -12,10 +12,11 @@ from nixkube_deploy.model.strategy import RebootBlockers, RebootMethod
 from nixkube_deploy.model.task import Rules
 from nixkube_deploy.plan.classify import changes_node_units
 from nixkube_deploy.plan.intent import Intent
+from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.wording import host_list, hosts
 
 
-def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, ...]:
+def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules, prepared: Prepared) -> tuple[str, ...]:
     """Every note, in the order in which they matter."""
     acting = frozenset(intent.host.name for intent in intents if intent.acts)
     if not acting:
@@ -27,6 +28,7 @@ def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> tuple[str, .
         *_spread(fleet, acting, rules),
         *_canary_kubelets(intents, rules),
         *_rebooting(intents),
+        *_unknown_drivers(intents, prepared),
         *_stopping(fleet, intents, rules),
         *(f"sections open only within {window}" for window in rules.windows),
     )
@@ -110,6 +112,14 @@ def _rebooting(intents: Sequence[Intent]) -> Iterator[str]:
         alerts = [f"{each.query} at {each.url}" for each in blockers.prometheus]
         without = "; ".join((*pods, *alerts))
         yield f"reboots begin only without {without}, waiting {blockers.timeout:g} s: {host_list(names)}"
+
+
+def _unknown_drivers(intents: Sequence[Intent], prepared: Prepared) -> Iterator[str]:
+    """What was registered before cannot be missed by a gate that does not know it."""
+    gated = [i.host.name for i in intents if i.acts and i.disrupts and i.host.name in prepared.without_drivers]
+    if gated:
+        why = prepared.without_drivers[gated[0]].message
+        yield f"storage drivers are not known, so no gate waits for them to be back: {host_list(gated)}; {why}"
 
 
 def _stopping(fleet: Fleet, intents: Sequence[Intent], rules: Rules) -> Iterator[str]:

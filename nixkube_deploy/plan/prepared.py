@@ -23,6 +23,8 @@ class Prepared:
     closures: Mapping[HostName, Closure] = field(default_factory=dict)
     problems: Mapping[HostName, Failure] = field(default_factory=dict)
     """Hosts that could not be probed, evaluated or built."""
+    without_drivers: Mapping[HostName, Failure] = field(default_factory=dict)
+    """Why the storage drivers of a host's Node are not known."""
     voters: frozenset[HostName] = frozenset()
     """Hosts with an etcd voter, when that is known; control-plane hosts count as voters anyway."""
     differences: Mapping[HostName, HostDifference] = field(default_factory=dict)

@@ -218,6 +218,7 @@ def _change(intent: Intent) -> Iterator[_Step]:
                 way_back=intent.back or WayBack(system=target, booted=None, generation=None, boot_id=facts.boot_id),
                 profile=intent.profile,
                 generation=intent.generation,
+                fallback=() if reboots or intent.mode is not SwitchMode.SWITCH else intent.stand_ins,
             ),
             pool=Pool.SSH,
             timeout=_activation_deadline(intent),
@@ -230,7 +231,7 @@ def _change(intent: Intent) -> Iterator[_Step]:
 
 
 def _activation_deadline(intent: Intent) -> float:
-    """A switch may turn into a boot and a reboot; other tools than the native activator copy by themselves."""
+    """A switch may wait for pods that came back, or turn into a reboot; other tools than ours copy by themselves."""
     slack = SILENCE if intent.host.activation is Activator.NATIVE else COPYING
     turn = (
         0.0 if intent.kind is ChangeClass.REBOOT else intent.host.policy.activation_timeout + _reboot_deadline(intent)
@@ -345,6 +346,7 @@ def _chained_back(intent: Intent, way_back: WayBack, main: list[Task], settings:
         reboot=intent.kind is ChangeClass.REBOOT or not intent.disrupts,
         reboot_timeout=policy.reboot_timeout,
         mode=intent.mode if intent.mode is SwitchMode.TEST else SwitchMode.SWITCH,
+        armed=any(isinstance(task.action, SwitchConfiguration) and task.action.fallback for task in main),
     )
     roll_back = Task(
         id=task_id(host, "rollback"),

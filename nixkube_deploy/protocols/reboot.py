@@ -217,6 +217,18 @@ async def prove(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> tu
     Raises:
         TaskError: FELL_BACK (it runs or booted another system), REBOOT (it did not reboot), ACTIVATION, UNIT.
     """
+    seen = await prove_system(shell, clock, host, action)
+    if action.rebooted_from is not None:
+        seen = await _settled(shell, host, seen)
+    return _judge_units(host, action, seen)
+
+
+async def prove_system(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> Situation:
+    """The same without a word about units.
+
+    Raises:
+        TaskError: FELL_BACK, REBOOT, ACTIVATION, as for ``prove``.
+    """
     seen = await look(shell, host, SYSTEM)
     if action.rebooted_from is not None and seen.boot_id == action.rebooted_from:
         raise task_error(
@@ -230,9 +242,7 @@ async def prove(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> tu
         raise TaskError(await _came_back_old(PatientShell(shell, host, clock), action, seen))
     if seen.current != action.closure:
         raise TaskError(_runs_another(host, action.closure, seen))
-    if action.rebooted_from is not None:
-        seen = await _settled(shell, host, seen)
-    return _judge_units(host, action, seen)
+    return seen
 
 
 async def _came_back_old(patient: PatientShell, action: ProveHost, seen: Situation) -> Failure:

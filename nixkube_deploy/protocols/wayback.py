@@ -38,7 +38,7 @@ async def roll_back(shell: Shell, clock: Clock, host: Host, action: RollBack, ru
     found = await look(shell, host)  # Unreachable here: nothing was done. From here on the host is insisted upon.
     patient, back = PatientShell(shell, host, clock), action.way_back
     seen = await _may_begin(patient, run, found, report)
-    if action.reboot:
+    if action.reboot or action.armed:
         await bootentry.disarm(patient)
     boots = action.reboot or _booted_another(action, seen)
     way = back_to(back, SwitchMode.BOOT if boots else action.mode)

@@ -191,6 +191,20 @@ def test_a_plan_is_refused_when_the_flake_has_changed(rig, saved):
     _refused(done, "flake failed: the flake has changed", json.loads(saved.read_text())["flake"]["revision"])
 
 
+def test_a_plan_is_refused_when_a_host_can_no_longer_be_drained(rig, saved):
+    spec = {"nodeName": "w1", "containers": [{"name": "c", "image": "pause"}]}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "stray", "namespace": "default"}, "spec": spec}
+    rig.kube("/api/v1/namespaces/default/pods", pod, "POST")
+    try:
+        done = rig.deploy("apply", saved, "--yes")
+    finally:
+        rig.kube("/api/v1/namespaces/default/pods/stray?gracePeriodSeconds=0", method="DELETE")
+    assert done.returncode == 3, done.stderr
+    assert "a host can no longer be drained; nothing was touched" in done.stderr
+    assert "pod default/stray on Node w1 may not be removed" in done.stderr
+    assert rig.deploy("runs").stdout.strip() == "No runs yet."
+
+
 def test_a_plan_is_run_exactly_and_then_refused_because_its_hosts_have_moved(rig, saved):
     plain = json.loads(saved.read_text())
     done = rig.deploy("apply", saved, "--yes")

@@ -57,6 +57,7 @@ async def test_the_storage_drivers_of_each_node_are_recorded_where_the_api_tells
     node = found.facts["w1"].node
     assert node is not None
     assert node.csi_drivers == (frozenset({"rbd"}) if answers else frozenset())
+    assert found.without_drivers == ({} if answers else {"w1": a_refusal().failure})
 
 
 async def test_without_a_cluster_nobody_is_asked_for_storage_drivers():

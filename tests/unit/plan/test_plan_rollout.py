@@ -430,6 +430,29 @@ def test_the_gate_wants_the_storage_drivers_of_before():
     assert action(plan, "w1/gate").csi_drivers == ("cephfs", "rbd")
 
 
+def test_storage_drivers_that_nobody_could_be_asked_for_are_noted():
+    fleet = a_fleet("w1..w3")
+    prepared = Prepared(
+        facts=facts_for(fleet),
+        closures=closures_for(fleet, changed="w1 w2"),
+        flake=a_flake(),
+        without_drivers=dict.fromkeys(("w2", "w3"), a_failure("the API was away")),
+    )
+    note = "storage drivers are not known, so no gate waits for them to be back: w2; the API was away"
+    assert note in rollout(fleet, prepared, Choices()).notes
+
+
+def test_a_switch_knows_what_to_fall_back_to_should_it_need_a_reboot():
+    running = facts_for(ONE)["w1"].current.path
+    plan = plan_of(ONE, "w1")
+    assert action(plan, "w1/activate").fallback == (running,)
+    assert action(plan, "w1/rollback").armed
+    other = plan_of(ONE, "w1", edit={"w1": {"loader": "grub"}})
+    assert action(other, "w1/activate").fallback == ()
+    assert not action(other, "w1/rollback").armed
+    assert action(plan_of(ONE, "w1=reboot"), "w1/activate").fallback == ()
+
+
 def test_a_soak_may_wait_for_an_api_that_is_away_as_long_as_a_gate_may():
     fleet = a_fleet("w1")
     prepared = Prepared(facts=facts_for(fleet), closures=closures_for(fleet, changed="w1"), flake=a_flake())
