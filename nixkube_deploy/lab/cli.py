@@ -38,7 +38,7 @@ _REAL_TIME = click.option("--real-time", is_flag=True, help="Keep the inventory'
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def cli() -> None:
-    r"""A simulated fleet on loopback: real SSH, a Kubernetes API, stand-ins for nix and nixos-anywhere.
+    """A simulated fleet on loopback: real SSH, a Kubernetes API, stand-ins for nix and nixos-anywhere.
 
     \b
     nixkube-lab up inventories/lab.yaml             twelve hosts in a second
@@ -57,7 +57,12 @@ def cli() -> None:
 @_REAL_TIME
 @click.option("--foreground", is_flag=True, help="Stay in this terminal.")
 def up(inventory: str | None, folder: Path, *, foreground: bool, **wishes: Any) -> None:
-    """Bring up the hosts of INVENTORY; without it, those that were there before."""
+    """Bring up the hosts of INVENTORY; without it, those that were there before.
+
+    \b
+    nixkube-lab up inventory.yaml
+    nixkube-lab up inventory.yaml --fault w2:reboot-never-returns --bare w3
+    """
     folder = folder.absolute()
     source = _source(inventory, folder)
     wanted = Wishes(real_time=wishes["real_time"], bare=wishes["bare"], faults=wishes["faults"])
@@ -85,7 +90,12 @@ def _source(inventory: str | None, folder: Path) -> str:
 @cli.command()
 @_FOLDER
 def down(folder: Path) -> None:
-    """Take the lab down; its state stays for the next up."""
+    """Take the lab down; its state stays for the next up.
+
+    \b
+    nixkube-lab down
+    nixkube-lab down --dir /tmp/another
+    """
     stop(folder.absolute())
     click.echo("the lab is down; its state is kept", err=True)
 
@@ -96,7 +106,12 @@ def down(folder: Path) -> None:
     "--json", "as_json", is_flag=True, help="Everything, for programs: counters and commands of each host too."
 )
 def status(folder: Path, *, as_json: bool) -> None:
-    """What every host is and runs."""
+    """What every host is and runs.
+
+    \b
+    nixkube-lab status
+    nixkube-lab status --json | jq '.hosts[].current'
+    """
     answer = _one(folder.absolute(), {"op": "status"})
     if as_json:
         click.echo(json.dumps(answer, indent=2))
@@ -126,7 +141,12 @@ def status(folder: Path, *, as_json: bool) -> None:
 @_BARE
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(folder: Path, inventory: str | None, command: tuple[str, ...], **wishes: Any) -> None:
-    """Run COMMAND with the lab's programs on PATH; its exit code is returned."""
+    """Run COMMAND with the lab's programs on PATH; its exit code is returned.
+
+    \b
+    nixkube-lab run -- deploy plan .nixkube-lab/inventory.yaml
+    nixkube-lab run --inventory inventory.yaml -- kubectl get nodes
+    """
     folder = folder.absolute()
     if inventory is None:
         if not is_running(folder):
@@ -148,7 +168,12 @@ def run(folder: Path, inventory: str | None, command: tuple[str, ...], **wishes:
 @click.option("--keep", is_flag=True, help="Leave the lab up afterwards.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def rehearse(inventory: str, *, keep: bool, arguments: tuple[str, ...], **wishes: Any) -> None:
-    """Run ``deploy apply`` on a twin of INVENTORY; ARGUMENTS after -- go to apply."""
+    """Run ``deploy apply`` on a twin of INVENTORY; ARGUMENTS after -- go to apply.
+
+    \b
+    nixkube-lab rehearse inventory.yaml
+    nixkube-lab rehearse inventory.yaml --fault w2:switch=4 -- --on w2,w3
+    """
     folder = Path(tempfile.mkdtemp(prefix="nixkube-lab-"))
     wanted = Wishes(real_time=wishes["real_time"], bare=wishes["bare"], faults=wishes["faults"])
     apply = ["deploy", "apply", os.fspath(Paths(folder=folder).inventory), "--yes"]
@@ -199,12 +224,21 @@ def _run(folder: Path, command: list[str]) -> int:
 
 @cli.group()
 def fault() -> None:
-    """What goes wrong: list, add, clear."""
+    """What goes wrong: list, add, clear.
+
+    \b
+    nixkube-lab fault list
+    nixkube-lab fault add w2:switch=4
+    """
 
 
 @fault.command("list")
 def fault_list() -> None:
-    """Every kind of fault."""
+    """Every kind of fault.
+
+    \b
+    nixkube-lab fault list
+    """
     for kind in KINDS.values():
         argument = f"={kind.argument}" if kind.argument else ""
         where = "fleet" if kind.fleet else "HOST"
@@ -217,7 +251,12 @@ def fault_list() -> None:
 @_FOLDER
 @click.argument("specs", nargs=-1, required=True)
 def fault_add(folder: Path, specs: tuple[str, ...]) -> None:
-    """Set faults in a running lab."""
+    """Set faults in a running lab.
+
+    \b
+    nixkube-lab fault add w2:reboot-old-kernel
+    nixkube-lab fault add 'w1:switch=4*1' fleet:api-down=5     w1's only once
+    """
     for spec in _one(folder.absolute(), {"op": "fault-add", "specs": list(specs)})["added"]:
         click.echo(f"set {spec}", err=True)
 
@@ -227,7 +266,12 @@ def fault_add(folder: Path, specs: tuple[str, ...]) -> None:
 @click.argument("subject", metavar="[HOST[:KIND]]", required=False)
 @click.option("--kind", help="Only this kind.")
 def fault_clear(folder: Path, subject: str | None, kind: str | None) -> None:
-    """Remove faults of HOST, one as it was set, or all; lost machines are powered on again."""
+    """Remove faults of HOST, one as it was set, or all; lost machines are powered on again.
+
+    \b
+    nixkube-lab fault clear
+    nixkube-lab fault clear w2:switch
+    """
     host, _, named = (subject or "").partition(":")
     kind = re.split(r"[=*]", named)[0] or kind
     cleared = _one(folder.absolute(), {"op": "fault-clear", "host": host or None, "kind": kind})["cleared"]
@@ -240,7 +284,12 @@ def fault_clear(folder: Path, subject: str | None, kind: str | None) -> None:
 @cli.command()
 @_FOLDER
 def env(folder: Path) -> None:
-    """Shell lines that lead this terminal into the lab: eval "$(nixkube-lab env)"."""
+    """Shell lines that lead this terminal into the lab.
+
+    \b
+    eval "$(nixkube-lab env)"
+    nixkube-lab env --dir /tmp/another > env.sh
+    """
     folder = folder.absolute()
     if not is_running(folder):
         raise LabError(f"no lab is up in {folder}", "nixkube-lab up INVENTORY")
