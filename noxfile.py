@@ -161,6 +161,26 @@ def docs(session: nox.Session) -> None:
 
 
 @nox.session
+def shells(session: nox.Session) -> None:
+    """TAB in bash, zsh and fish: Debian's packages, seen by this session alone (root; a few MB, once)."""
+    install(session)
+    tree = Path("build/shells").absolute()
+    if not (tree / "done").exists():
+        shutil.rmtree(tree, ignore_errors=True)
+        (tree / "debs").mkdir(parents=True)
+        packages = ("zsh", "zsh-common", "fish", "fish-common", "libpcre2-32-0")
+        with session.chdir(tree / "debs"):
+            session.run("apt-get", "download", "-qq", *packages, external=True)
+        for package in sorted((tree / "debs").glob("*.deb")):
+            session.run("dpkg-deb", "-x", str(package), str(tree), external=True, silent=True)
+        shutil.copytree(tree / "bin", tree / "usr/bin", dirs_exist_ok=True, symlinks=True)
+        (tree / "done").touch()
+    inside = f'mount -t overlay overlay -o "lowerdir={tree}/usr:/usr" /usr && exec "$@"'
+    test = ("pytest", "-q", "tests/cli/test_completion.py", *session.posargs)
+    session.run("unshare", "-m", "sh", "-c", inside, "sh", *test, external=True, env={"NIXKUBE_SHELLS": "all"})
+
+
+@nox.session
 def format(session: nox.Session) -> None:  # noqa: A001 (the name people type)
     """Let ruff mend what it can."""
     session.install("-q", "-c", str(CONSTRAINTS), "ruff")

@@ -6,6 +6,13 @@ def main() -> None:
     import gc
 
     gc.disable()  # Nothing that is imported is garbage; looking for it takes a tenth of the start. See ``run_async``.
-    from nixkube_deploy.cli.root import run
+    from os import environ
 
-    run()
+    if environ.get("_NIXKUBE_DEPLOY_COMPLETE"):
+        from nixkube_deploy.cli.complete import answer
+
+        answer()
+    else:
+        from nixkube_deploy.cli.root import run
+
+        run()

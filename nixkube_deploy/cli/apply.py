@@ -18,6 +18,7 @@ from nixkube_deploy.cli.options import (
     run_async,
     strategy_options,
     yes_option,
+    yes_wipe_option,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 @build_options
 @mode_option(DRY_ACTIVATE, tells="; dry-activate: change nothing, say host by host what a switch would stop and start")
 @click.option("--bootstrap", is_flag=True, help="Install NixOS on hosts that do not run it.")
-@click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@yes_wipe_option
 @click.option("--fresh", is_flag=True, help="Plan anew instead of finishing a run that was cut off.")
 @click.option("--resume", is_flag=True, help="Only finish a run that was cut off; do nothing when there is none.")
 @yes_option

@@ -5,19 +5,23 @@ from typing import Any
 
 import click
 
+from nixkube_deploy.cli.complete import complete_selector
 from nixkube_deploy.cli.options import (
     acting_options,
     build_options,
     inventory_argument,
     make_request,
     run_async,
+    yes_wipe_option,
 )
 
 
 @click.command()
 @inventory_argument
-@click.option("--on", metavar="SELECTOR", required=True, help="The machines to install.")
-@click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@click.option(
+    "--on", metavar="SELECTOR", required=True, shell_complete=complete_selector, help="The machines to install."
+)
+@yes_wipe_option
 @build_options
 @acting_options
 def command(inventory: Path, on: str, **options: Any) -> int:

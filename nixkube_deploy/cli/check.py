@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from nixkube_deploy.cli.complete import complete_host
 from nixkube_deploy.cli.options import (
     evaluation_options,
     inventory_argument,
@@ -19,7 +20,10 @@ from nixkube_deploy.cli.options import (
 @inventory_argument
 @on_option
 @evaluation_options
-@click.option("--explain", metavar="HOST", help="Print each effective setting of HOST and where it comes from.")
+@click.option(
+    "--explain", metavar="HOST", shell_complete=complete_host,
+    help="Print each effective setting of HOST and where it comes from.",
+)  # fmt: skip
 @click.option("--static", is_flag=True, help="Only read the inventory; connect to nothing.")
 @json_option
 def command(inventory: Path, on: str | None, explain: str | None, static: bool, as_json: bool, **options: Any) -> int:

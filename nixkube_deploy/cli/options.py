@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nixkube_deploy.cli.complete import complete_host, complete_run, complete_selector
+
 if TYPE_CHECKING:
     from nixkube_deploy.app.request import Overrides, Request
     from nixkube_deploy.model.action import SwitchMode
@@ -20,14 +22,24 @@ _ALL = 100
 inventory_argument = click.argument("inventory", type=click.Path(path_type=Path))
 
 on_option = click.option(
-    "--on", metavar="SELECTOR", help="Only these hosts: web-1, @workers, zone=a, 'w*', '!x'; ',' is or, '&' is and."
+    "--on",
+    metavar="SELECTOR",
+    shell_complete=complete_selector,
+    help="Only these hosts: web-1, @workers, zone=a, 'w*', '!x'; ',' is or, '&' is and.",
 )
+yes_wipe_option = click.option(
+    "--yes-wipe", metavar="HOST", multiple=True, shell_complete=complete_host,
+    help="Wipe HOST although a guard objects; repeatable.",
+)  # fmt: skip
 json_option = click.option("--json", "as_json", is_flag=True, help="Print data as JSON on standard output.")
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask before acting.")
 events_option = click.option(
     "--events", metavar="FILE|-", help="Write the typed event stream as JSON lines to FILE, or '-' for stdout."
 )
 log_option = click.option("--log", metavar="FILE", type=click.Path(path_type=Path), help="Write JSON logs to FILE.")
+
+
+run_argument = click.argument("run", required=False, shell_complete=complete_run)
 
 
 def acting_options(function: F) -> F:

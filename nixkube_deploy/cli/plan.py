@@ -15,6 +15,7 @@ from nixkube_deploy.cli.options import (
     on_option,
     run_async,
     strategy_options,
+    yes_wipe_option,
 )
 
 
@@ -26,7 +27,7 @@ from nixkube_deploy.cli.options import (
 @build_options
 @mode_option()
 @click.option("--bootstrap", is_flag=True, help="Plan the installation of hosts that do not run NixOS.")
-@click.option("--yes-wipe", metavar="HOST", multiple=True, help="Wipe HOST although a guard objects; repeatable.")
+@yes_wipe_option
 @click.option("--diff", is_flag=True, help="Show what changes in each closure: packages, sizes, what must travel.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Save the plan for deploy apply PLAN.json.")
 @click.option("--graph", type=click.Choice(["mermaid", "dot"]), help="Print the task graph instead.")

@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from nixkube_deploy.cli.options import events_option, json_option, log_option, run_async
+from nixkube_deploy.cli.options import events_option, json_option, log_option, run_argument, run_async
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 @json_option
 @events_option
 @log_option

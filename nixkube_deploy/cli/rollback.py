@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from nixkube_deploy.cli.complete import complete_run
 from nixkube_deploy.cli.options import (
     acting_options,
     inventory_argument,
@@ -18,7 +19,10 @@ from nixkube_deploy.cli.options import (
 @click.command()
 @inventory_argument
 @on_option
-@click.option("--to-run", metavar="RUN", help="What each host ran before this run (default: the last run).")
+@click.option(
+    "--to-run", metavar="RUN", shell_complete=complete_run,
+    help="What each host ran before this run (default: the last run).",
+)  # fmt: skip
 @click.option(
     "--to-generation", metavar="N", type=click.IntRange(min=1), help="Generation N of each host's own system profile."
 )

@@ -2,11 +2,15 @@
 
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from nixkube_deploy import __version__
 from nixkube_deploy.cli.exit import exit_code_of
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, str] = {
     "apply": "Bring every selected host to the configuration its flake says.",
@@ -22,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "runs": "List the runs this controller knows.",
     "show": "Show one run.",
     "schema": "Print the JSON Schema of the inventory.",
+    "completion": "Print what makes a shell complete these commands.",
     "lab": "Start, stop and use the simulated fleet.",
 }
 """Name and one-line help; the module is ``nixkube_deploy.cli.<name>`` (``exec`` and ``lab`` as they are)."""
@@ -53,6 +58,13 @@ class LazyGroup(click.Group):
         """The table, without importing what it names."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """The table, without importing what it names."""
+        from click.shell_completion import CompletionItem
+
+        names = [CompletionItem(name, help=tells) for name, tells in COMMANDS.items() if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

@@ -2,11 +2,11 @@
 
 import click
 
-from nixkube_deploy.cli.options import json_option
+from nixkube_deploy.cli.options import json_option, run_argument
 
 
 @click.command()
-@click.argument("run", required=False)
+@run_argument
 @json_option
 def command(run: str | None, as_json: bool) -> None:
     """Show one run: what every host did, failures with their evidence. Without RUN, the latest.

@@ -76,6 +76,11 @@ def runs(state: Path) -> tuple[RunSummary, ...]:
     return tuple(_newest_first(state))
 
 
+def run_ids(state: Path) -> list[str]:
+    """The id of every run on disk, newest first; no journal is opened."""
+    return sorted((path.stem for path in (state / "runs").glob("*.jsonl")), reverse=True)
+
+
 def unfinished(state: Path, inventory: str) -> RunSummary | None:
     """The inventory's latest run, when it was cut off. An earlier one is no longer worth finishing, nor reading."""
     latest = next((summary for summary in _newest_first(state) if summary.inventory == inventory), None)

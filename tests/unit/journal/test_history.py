@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from nixkube_deploy.journal.file import open_journal
-from nixkube_deploy.journal.history import HostResult, is_over, read, results, runs, unfinished
+from nixkube_deploy.journal.history import HostResult, is_over, read, results, run_ids, runs, unfinished
 from nixkube_deploy.model.error import DeployError, UsageError
 from nixkube_deploy.model.event import (
     Event,
@@ -63,6 +63,7 @@ def test_runs_are_listed_newest_first(tmp_path):
     store(tmp_path, FIRST, STARTED)
     store(tmp_path, SECOND, STARTED)
     assert [summary.run for summary in runs(tmp_path)] == [SECOND, FIRST]
+    assert run_ids(tmp_path) == [SECOND, FIRST]
 
 
 def test_a_finished_run_is_summed_up(tmp_path):
