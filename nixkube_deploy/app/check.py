@@ -1,13 +1,14 @@
 """Preflight: everything that can be known to be wrong before anything is touched, live but read-only."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 
 from nixkube_deploy.app.architecture import other_system
 from nixkube_deploy.app.privilege import no_root
 from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
+from nixkube_deploy.app.unchecked import example_failure, for_want_of, is_example, no_kubeconfig
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
@@ -36,17 +37,21 @@ class Finding:
     check: str
     detail: str = ""
     failure: Failure | None = None
+    unchecked: Failure | None = None
+    """Why it could not be looked at from here; then nothing is known of it."""
 
 
 async def check_fleet(world: World, say: OnStep = silent) -> tuple[Finding, ...]:
     """Everything, in one go; never stops at the first problem."""
-    found, findings = Survey(), []
+    hosts = tuple(world.fleet.hosts.values())
+    real = [host for host in hosts if not is_example(host)]
+    found, findings = Survey(), [Finding(subject="inventory", check="reads", detail=f"{len(hosts)} hosts")]
     evaluated: list[Finding] = []
     privileges: dict[str, Finding] = {}
 
     async def look() -> None:
         nonlocal found
-        found = await survey(world, world.fleet.hosts.values(), say)
+        found = await survey(world, real, say)
 
     async def elevate(host: Host) -> None:
         privileges[host.name] = await _privilege(world, host)
@@ -59,11 +64,19 @@ async def check_fleet(world: World, say: OnStep = silent) -> tuple[Finding, ...]
             group.start_soon(elevate, world.fleet.hosts[name])
     findings += evaluated
     findings += await _cluster(world, found)
-    for host in world.fleet.hosts.values():
+    for host in hosts:
         findings += _host(host, found)
         if host.name in privileges:
             findings.append(privileges[host.name])
-    return tuple(findings)
+    return tuple(map(_told_apart, findings))
+
+
+def _told_apart(finding: Finding) -> Finding:
+    """What failed for want of something on this machine says nothing of what was to be checked."""
+    if finding.failure is None or not (lacking := for_want_of(finding.failure)):
+        return finding
+    unchecked = replace(finding.failure, message=f"no {lacking}: {finding.failure.message}")
+    return replace(finding, failure=None, unchecked=unchecked)
 
 
 async def _flake(world: World, findings: list[Finding], say: OnStep) -> None:
@@ -91,9 +104,20 @@ async def _cluster(world: World, found: Survey) -> list[Finding]:
     if not world.fleet.cluster.distribution.has_kubelet:
         return []
     answers = Finding(subject="cluster", check="API answers", failure=found.cluster_problem)
+    if found.cluster_problem is not None and _nobody_to_ask(world, found):
+        return [replace(answers, failure=None, unchecked=no_kubeconfig())]
     if world.cluster is None or found.cluster_problem is not None:
         return [answers]
     return [answers, await rights(world, world.cluster), *await drains(world, world.cluster, found)]
+
+
+def _nobody_to_ask(world: World, found: Survey) -> bool:
+    """Whether the kubeconfig was to come from hosts that cannot be looked at from here."""
+    if world.fleet.cluster.kubeconfig is not None:
+        return False
+    planes = [host for host in world.fleet.hosts.values() if host.role.is_control_plane]
+    problems = [found.problems.get(host.name) for host in planes if not is_example(host)]
+    return all(problem is not None and for_want_of(problem) for problem in problems)
 
 
 async def drains(world: World, cluster: Cluster, found: Survey) -> list[Finding]:
@@ -137,6 +161,9 @@ async def rights(world: World, cluster: Cluster) -> Finding:
 
 
 def _host(host: Host, found: Survey) -> Iterator[Finding]:
+    if is_example(host):
+        yield Finding(subject=host.name, check="reachable", unchecked=example_failure(host))
+        return
     facts = found.facts.get(host.name)
     if facts is None:
         yield Finding(subject=host.name, check="reachable", failure=found.problems.get(host.name))

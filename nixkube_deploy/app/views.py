@@ -1,6 +1,7 @@
 """One function a command that only looks: status, check, exec, runs, show."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -11,6 +12,7 @@ from nixkube_deploy.app.everywhere import HostOutput, run_everywhere
 from nixkube_deploy.app.request import Request, read_target
 from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.status import HostStatus, fleet_status
+from nixkube_deploy.app.unchecked import is_example
 from nixkube_deploy.app.wiring import open_world
 from nixkube_deploy.inventory.explain import explain
 from nixkube_deploy.inventory.load import load_fleet
@@ -38,7 +40,9 @@ async def watch_status(
 
 async def check(request: Request, console: Console) -> tuple[Finding, ...]:
     """The live preflight."""
-    async with open_world(read_target(request)) as world:
+    target = read_target(request)
+    real = frozenset(name for name, host in target.whole.hosts.items() if not is_example(host))
+    async with open_world(replace(target, whole=target.whole.only(real))) as world:
         return await check_fleet(world, console.say)
 
 

@@ -10,6 +10,7 @@ from nixkube_deploy.cli.options import (
     build_options,
     evaluation_options,
     events_option,
+    inventory_or_here,
     json_option,
     log_option,
     make_request,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("inventory", metavar="INVENTORY|PLAN.json", type=click.Path(path_type=Path))
+@inventory_or_here("[INVENTORY|PLAN.json]")
 @on_option
 @strategy_options
 @evaluation_options

@@ -25,11 +25,13 @@ from nixkube_deploy.cli.options import (
     help="Print each effective setting of HOST and where it comes from.",
 )  # fmt: skip
 @click.option("--static", is_flag=True, help="Only read the inventory; connect to nothing.")
+@click.option("--strict", is_flag=True, help="What could not be looked at from here counts as failed, too.")
 @json_option
 def command(inventory: Path, on: str | None, explain: str | None, static: bool, as_json: bool, **options: Any) -> int:
     """Check the inventory, the flake and every host, before anything is touched.
 
-    Exits 0 when everything is fine, 2 when the inventory is wrong, 3 when a check failed.
+    Exits 0 when nothing is wrong, 2 when the inventory is, 3 when a check failed. What this machine cannot look at
+    (it has no nix, or no network; an address is still an example's) is listed, and is no failure without --strict.
 
     \b
     deploy check inventory.yaml
@@ -44,10 +46,11 @@ def command(inventory: Path, on: str | None, explain: str | None, static: bool, 
     if explain is not None:
         console.data.tell(explain_host(inventory, explain).rstrip("\n"))
         return 0
+    strict = options.pop("strict")
     request = make_request(inventory, on, **options)
     if static:
         click.echo(check_static(request))
         return 0
     findings = run_async(check, request, console)
     show_findings(console, findings)
-    return 3 if any(finding.failure for finding in findings) else 0
+    return 3 if any(finding.failure or (strict and finding.unchecked) for finding in findings) else 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from nixkube_deploy.cli.options import inventory_argument, json_option, make_request, on_option, run_async
+from nixkube_deploy.cli.options import json_option, make_request, on_option, run_async
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -12,7 +12,7 @@ from nixkube_deploy.cli.options import inventory_argument, json_option, make_req
 @click.option("--root", "privileged", is_flag=True, help="Become root with the host's sudo, doas or run0.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Seconds per host.")
 @json_option
-@inventory_argument
+@click.argument("inventory", type=click.Path(path_type=Path))
 @click.argument("words", metavar="-- CMD...", nargs=-1, required=True, type=click.UNPROCESSED)
 def command(
     inventory: Path, on: str | None, privileged: bool, timeout: float, as_json: bool, words: tuple[str, ...]

@@ -19,7 +19,32 @@ T = TypeVar("T")
 _ALL = 100
 """Percent."""
 
-inventory_argument = click.argument("inventory", type=click.Path(path_type=Path))
+INVENTORY = "inventory.yaml"
+"""What is taken when no inventory is named."""
+
+
+def inventory_here() -> Path:
+    """The inventory of this folder.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if Path(INVENTORY).is_file():
+        return Path(INVENTORY)
+    raise click.UsageError(f"no INVENTORY was named, and there is no {INVENTORY} here (deploy init DIR makes one)")
+
+
+def inventory_or_here(metavar: str = "[INVENTORY]") -> Callable[[F], F]:
+    """The argument, for commands that take ``inventory.yaml`` of this folder when it is left out."""
+    path = click.Path(path_type=Path)
+    return click.argument("inventory", metavar=metavar, type=path, required=False, callback=_given_or_here)
+
+
+def _given_or_here(_context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path:
+    return inventory_here() if value is None else value
+
+
+inventory_argument = inventory_or_here()
 
 on_option = click.option(
     "--on",

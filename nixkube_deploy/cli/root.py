@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS: dict[str, str] = {
+    "init": "Write an inventory and a flake for a new cluster.",
     "apply": "Bring every selected host to the configuration its flake says.",
     "plan": "Show everything apply would do; touch nothing.",
     "bootstrap": "Install NixOS on bare machines with nixos-anywhere.",
@@ -89,6 +90,7 @@ def root() -> None:
     """Take a fleet of NixOS Kubernetes nodes from what they are to what their flake says.
 
     \b
+    deploy init homelab                   an inventory and a flake to begin with
     deploy plan inventory.yaml            what would be done, and why
     deploy apply inventory.yaml           do it, wave by wave
     deploy rehearse inventory.yaml        do it to a simulated twin first

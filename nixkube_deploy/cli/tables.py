@@ -104,11 +104,14 @@ def show_run(console: TerminalConsole, stored: Stored) -> None:
 
 
 def _finding_rows(found: Iterable[Finding]) -> list[FindingRow]:
-    """What is fine in the same way on several hosts is one row; what is wrong is a row each, and comes last."""
+    """What is fine in the same way on several hosts is one row; what is not is a row each, and comes last."""
     alike: dict[tuple[str, str], list[HostName]] = {}
+    gaps: list[FindingRow] = []
     wrong: list[FindingRow] = []
     for f in found:
-        if f.failure is None:
+        if f.unchecked is not None:
+            gaps.append(FindingRow(subject=f.subject, check=f.check, unchecked=f.unchecked))
+        elif f.failure is None:
             alike.setdefault((f.check, f.detail), []).append(HostName(f.subject))
         else:
             wrong.append(FindingRow(subject=f.subject, check=f.check, detail=f.detail, failure=f.failure))
@@ -116,7 +119,7 @@ def _finding_rows(found: Iterable[Finding]) -> list[FindingRow]:
         FindingRow(subject=host_list(subjects), check=check, detail=detail, count=len(subjects))
         for (check, detail), subjects in alike.items()
     ]
-    return fine + wrong
+    return fine + gaps + wrong
 
 
 def _status_row(status: HostStatus) -> StatusRow:

@@ -74,6 +74,9 @@ class Paths:
             "KUBECONFIG": str(self.kubeconfig),
             "NIX_REMOTE": str(self.folder / "store"),
             "NIXKUBE_DEPLOY_RS": str(self.bin / "deploy-rs"),
+            "NIXKUBE_NIX": str(self.bin / "nix"),
+            "NIXKUBE_NIXOS_ANYWHERE": str(self.bin / "nixos-anywhere"),
+            "NIXKUBE_NIXOS_REBUILD": str(self.bin / "nixos-rebuild"),
             "NIXKUBE_NIX_EVAL_JOBS": "",
             "NIXKUBE_LAB_DIR": str(self.folder),
         }

@@ -14,6 +14,8 @@ class FailureKind(StrEnum):
     OUTCOME_UNKNOWN = "outcome-unknown"
     TIMEOUT = "timeout"
     COMMAND = "command"
+    NOT_INSTALLED = "not-installed"
+    """A program that the controller does not have."""
     EVALUATION = "evaluation"
     BUILD = "build"
     COPY = "copy"

@@ -61,7 +61,7 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindingRow:
-    """One thing that was checked; ``failure`` is None when it is fine."""
+    """One thing that was checked; ``failure`` and ``unchecked`` are None when it is fine."""
 
     subject: str
     """A host, or several that are alike."""
@@ -70,6 +70,8 @@ class FindingRow:
     """How many it stands for."""
     detail: str = ""
     failure: Failure | None = None
+    unchecked: Failure | None = None
+    """Why it could not be looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,23 +133,41 @@ def runs_text(rows: Sequence[RunRow], width: int) -> Text:
 
 
 def findings_text(rows: Sequence[FindingRow], width: int) -> Text:
-    """What was checked, then everything that is wrong in full, then the count."""
+    """What was checked, then everything that is wrong or could not be looked at in full, then the count."""
     columns = [Column("SUBJECT", gives=True), Column("CHECK"), Column("RESULT"), Column("DETAIL", gives=True)]
     cells: list[list[Text | str]] = [
         [
             clean(row.subject),
             clean(row.check),
-            Text("ok", style="green") if row.failure is None else Text("FAILED", style="bold red"),
-            clean(row.detail if row.failure is None else row.failure.message),
+            _finding_result(row),
+            clean(told.message if (told := row.failure or row.unchecked) else row.detail),
         ]
         for row in rows
     ]
     wrong = [row for row in rows if row.failure is not None]
     parts = [columns_text(columns, cells, width)]
     parts += [failure_text(f"{row.subject}: {row.check}", row.failure, width) for row in wrong if row.failure]
-    total = sum(row.count for row in rows)
-    parts.append(Text(f"{total - len(wrong)} of {total} checks passed."))
+    unchecked = [row for row in rows if row.unchecked is not None]
+    parts += [_unchecked_text(unchecked)] if unchecked else []
+    total, gaps = sum(row.count for row in rows), sum(row.count for row in unchecked)
+    rest = f"; {gaps} could not be made from here" if gaps else ""
+    parts.append(Text(f"{total - len(wrong) - gaps} of {total} checks passed{rest}."))
     return Text("\n\n").join(parts)
+
+
+def _finding_result(row: FindingRow) -> Text:
+    if row.failure is not None:
+        return Text("FAILED", style="bold red")
+    return Text("ok", style="green") if row.unchecked is None else Text("not checked", style="yellow")
+
+
+def _unchecked_text(rows: Sequence[FindingRow]) -> Text:
+    text = Text.assemble(("Not checked:", "yellow"))
+    for row in rows:
+        if row.unchecked is not None:
+            text.append(f"\n  {clean(row.subject)}, {clean(row.check)}: {clean(row.unchecked.message)}")
+            text.append(f"\n    {clean(row.unchecked.next)}" if row.unchecked.next else "")
+    return text
 
 
 def output_text(row: OutputRow, width: int) -> Text:

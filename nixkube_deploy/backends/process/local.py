@@ -221,7 +221,7 @@ def _not_started(invocation: Invocation, error: OSError) -> TaskError:
     if isinstance(error, FileNotFoundError) and error.filename == cwd and cwd is not None:
         return task_error(FailureKind.COMMAND, f"{name} cannot start: the folder {cwd} is not there", command=program)
     if isinstance(error, FileNotFoundError):
-        return task_error(FailureKind.COMMAND, f"{name} is not installed on this machine", seen=why, next=advice)
+        return task_error(FailureKind.NOT_INSTALLED, f"{name} is not installed on this machine", seen=why, next=advice)
     return task_error(
         FailureKind.COMMAND, f"{name} cannot be started: {why}", seen=why, command=_line(invocation), next=advice
     )
