@@ -128,8 +128,8 @@ def test_tab_completes(shell, typed, completed):
 
 def test_tab_lists_what_there_is(shell):
     shell.type("deploy plan inventory.yaml --on \t\t")
-    listed = shell.until(r"zone=b")
-    assert all(name in listed for name in ("cp1", "w1", "w2", "@workers", "@control-plane", "zone=a"))
+    for name in ("cp1", "w1", "w2", "@workers", "@control-plane", "zone=a", "zone=b"):
+        shell.until(name)
 
 
 def test_tab_on_a_broken_inventory_says_nothing(shell):

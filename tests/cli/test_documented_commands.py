@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from tests.cases import own_numbers, side_by_side
-from tests.docs.stages import ENDS_OTHERWISE, NOT_RUN, STAGES, Stage
-from tests.docs.transcripts import Command, commands, matches, pages, run_page
+from tests.docs.stages import ELSEWHERE, ENDS_OTHERWISE, NOT_RUN, STAGES, Stage
+from tests.docs.transcripts import ROOT, Command, commands, matches, pages, run_all
 
 pytestmark = [pytest.mark.lab, pytest.mark.timeout(600)]
 
@@ -31,7 +31,8 @@ def missing(page: str) -> frozenset[str]:
 def transcripts(request, tmp_path_factory):
     def one(number, folder):
         page = PAGES[number]
-        return run_page(page, folder, STAGES.get(page, Stage()), frozenset(NOT_RUN) | missing(page))
+        chosen = [each for each in commands(page) if each.text not in frozenset(NOT_RUN) | missing(page)]
+        return run_all(chosen, folder, STAGES.get(page, Stage()))
 
     wanted = [number for number in own_numbers(request) if ALL or not STAGES.get(PAGES[number], Stage()).long]
     with side_by_side(one, wanted, tmp_path_factory.mktemp("pages"), AT_ONCE) as futures:
@@ -60,6 +61,24 @@ def test_what_is_not_run_is_shown_somewhere_and_has_a_reason():
 def test_what_is_not_run_is_no_command_of_ours():
     ours = [text for text in NOT_RUN if re.search(r"\b(deploy|nixkube-deploy|nixkube-lab) ", text)]
     assert not ours, "deploy and nixkube-lab can be run in a lab"
+    assert len(NOT_RUN) <= 6, "too many: let the lab learn them"
+
+
+def test_what_is_said_not_to_run_in_a_lab_does_not(tmp_path):
+    said = [Command(page="", line=0, text=text) for text, reason in NOT_RUN.items() if reason != ELSEWHERE]
+    went = [done.command.text for done in run_all(said, tmp_path, Stage()) if done.code == 0]
+    assert not went, "run these like all others"
+
+
+def test_no_command_hides_in_another_kind_of_block():
+    hidden = [
+        f"{page}: {line}"
+        for page in ["README.md", *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))]
+        for kind, block in re.findall(r"^```(\w*)\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)
+        for line in block.splitlines()
+        if kind != "console" and line.startswith("$ ")
+    ]
+    assert not hidden
 
 
 @pytest.mark.parametrize(
@@ -86,5 +105,7 @@ def test_a_page_that_is_wrong_is_found(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.docs.transcripts.ROOT", tmp_path)
     (tmp_path / "inventories").mkdir()
     (tmp_path / "work").mkdir()
-    wrong = [done.command.text for done in run_page("page.md", tmp_path / "work", Stage(up=False)) if done.wrong]
+    wrong = [
+        done.command.text for done in run_all(commands("page.md"), tmp_path / "work", Stage(up=False)) if done.wrong
+    ]
     assert wrong == ["echo wrong", "false"]

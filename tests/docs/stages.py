@@ -67,7 +67,17 @@ ENDS_OTHERWISE: dict[str, int] = {
 }
 """Exit codes of commands that fail on purpose where the page does not show ``echo $?``."""
 
-NOT_RUN: dict[str, str] = {}
+ELSEWHERE = "run from a clean copy by tests/architecture/test_readme.py, up to the rehearsal that follows it there"
+NO_CACHE = "there is no binary cache to send to, and a stand-in for one would prove nothing about yours"
+NO_NIX = "the lab's nix builds what deploy asks it for, and no attribute that a person names"
+
+NOT_RUN: dict[str, str] = {
+    "python3 -m venv .venv && .venv/bin/pip install -q -c .ci/constraints.txt -e .": ELSEWHERE,
+    "export PATH=$PWD/.venv/bin:$PATH": ELSEWHERE,
+    "nix build .#nixosConfigurations.w1.config.system.build.toplevel": NO_NIX,
+    "nix copy --to 'https://cache.example' ./result": NO_CACHE,
+    "nix copy --to 'https://cache.example' /nix/store/...-nixos-system-w1-25.11": NO_CACHE,
+}
 """Commands that cannot run in a lab, each with its reason."""
 
 VOLATILE: tuple[tuple[re.Pattern[str], str], ...] = tuple(

@@ -144,10 +144,10 @@ def script(numbered: list[tuple[int, Command]], stage: Stage) -> str:
     return "\n".join([*lines, ""])
 
 
-def run_page(page: str, folder: Path, stage: Stage, listed: frozenset[str] = frozenset()) -> list[Done]:
-    """Run every command of ``page`` that is not ``listed``, in a folder of its own and against a lab of its own."""
+def run_all(chosen: list[Command], folder: Path, stage: Stage) -> list[Done]:
+    """Run commands one after another in one shell, in a folder of their own and against a lab of their own."""
     environment = prepared(folder, stage)
-    numbered = [(n, each) for n, each in enumerate(commands(page)) if each.text not in listed]
+    numbered = list(enumerate(chosen))
     try:
         with subprocess.Popen(
             ["bash", "--norc", "-c", script(numbered, stage)],
