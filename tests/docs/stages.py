@@ -6,6 +6,7 @@ It runs nothing; ``transcripts.py`` does.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 HOME = "/home/you/fleet"
 """The folder in which the reader sits, as pages show it."""
@@ -67,7 +68,10 @@ ENDS_OTHERWISE: dict[str, int] = {
 }
 """Exit codes of commands that fail on purpose where the page does not show ``echo $?``."""
 
-ELSEWHERE = "run from a clean copy by tests/architecture/test_readme.py, up to the rehearsal that follows it there"
+README = Path(__file__).resolve().parents[2] / "README.md"
+ELSEWHERE = (
+    "the README's two lines to paste, or a part of them: run from a clean copy by tests/architecture/test_readme.py"
+)
 NO_CACHE = "there is no binary cache to send to, and a stand-in for one would prove nothing about yours"
 NO_NIX = "the lab's nix builds what deploy asks it for, and no attribute that a person names"
 
@@ -77,6 +81,7 @@ NOT_RUN: dict[str, str] = {
     "nix build .#nixosConfigurations.w1.config.system.build.toplevel": NO_NIX,
     "nix copy --to 'https://cache.example' ./result": NO_CACHE,
     "nix copy --to 'https://cache.example' /nix/store/...-nixos-system-w1-25.11": NO_CACHE,
+    **dict.fromkeys(re.findall(r"^```sh\n(.*?)\n```", README.read_text(), re.DOTALL | re.MULTILINE), ELSEWHERE),
 }
 """Commands that cannot run in a lab, each with its reason."""
 
