@@ -13,7 +13,7 @@ from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure, FailureKind
-from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.fleet import Activator, Host
 from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.nix import Evaluation
 from nixkube_deploy.protocols.drainable import outlooks
@@ -68,6 +68,9 @@ async def check_fleet(world: World, say: OnStep = silent) -> tuple[Finding, ...]
         findings += _host(host, found)
         if host.name in privileges:
             findings.append(privileges[host.name])
+        if host.activation is not Activator.NATIVE:
+            failure = await world.activators[host.activation].refuse(host)
+            findings.append(Finding(subject=host.name, check=f"activation: {host.activation}", failure=failure))
     return tuple(map(_told_apart, findings))
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from nixkube_deploy.app.activators import with_activators
 from nixkube_deploy.app.clock import new_run_id
 from nixkube_deploy.app.compare import differences
 from nixkube_deploy.app.console import Console
@@ -75,7 +76,7 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
     Raises:
         Refused: nothing could be evaluated, or the cluster does not answer.
     """
-    prepared = await with_rights(world, await prepare(world, console.say))
+    prepared = await with_rights(world, await with_activators(world, await prepare(world, console.say)))
     if request.diff:
         prepared = replace(prepared, differences=await differences(world, prepared, console.say))
     choices = Choices(

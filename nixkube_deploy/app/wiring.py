@@ -75,7 +75,9 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             activators={
                 Activator.NATIVE: NativeActivator(shell, clock),
                 Activator.NIXOS_REBUILD: NixosRebuildActivator(processes, shell, options, program=rebuild),
-                Activator.DEPLOY_RS: DeployRsActivator(processes, shell, options, _program("NIXKUBE_DEPLOY_RS", "")),
+                Activator.DEPLOY_RS: DeployRsActivator(
+                    processes, shell, options, _program("NIXKUBE_DEPLOY_RS", whole.deploy_rs or "")
+                ),
             },
             installer=NixosAnywhere(processes, options, program=anywhere),
             web=ThreadedWeb(),

@@ -70,6 +70,7 @@ def assemble(inventory: Section, source: Source, name: str) -> Assembled:
         gates=_gates(inventory.section("gates")),
         evaluation=EvaluationSettings(**inventory.section("evaluation").values()),
         build=BuildSettings(**inventory.section("build").values()),
+        deploy_rs=inventory.value("deploy_rs"),
         source=name,
     )
     check_fleet(fleet, inventory, source)

@@ -245,6 +245,11 @@ INVENTORY = Record(
         "gates": Field(GATES, "What must hold before a host counts as back."),
         "evaluation": Field(EVALUATION, "How the flake is evaluated."),
         "build": Field(BUILD, "How systems are built on the controller."),
+        "deploy_rs": Field(
+            values.FILE_PATH,
+            "deploy-rs' own program, for `activation: deploy-rs`; PATH is never asked. NIXKUBE_DEPLOY_RS goes first.",
+            None,
+        ),
         "groups": Field(
             TableOf(key=values.NAME, value=GROUP, least=1),
             "Groups of hosts by name.",

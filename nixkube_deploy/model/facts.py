@@ -120,9 +120,14 @@ class HostFacts:
     @property
     def boots_another(self) -> bool:
         """Whether the profile, and with it the next boot, is another system than the running one."""
-        if self.current is None or self.profile is None or DEPLOY_RS_WRAPPER in self.profile:
+        if self.current is None or self.profile is None or self.deployed_by_deploy_rs:
             return False
         return self.profile != self.current.path and not self.runs_specialisation
+
+    @property
+    def deployed_by_deploy_rs(self) -> bool:
+        """Whether the profile holds deploy-rs' wrapper, which alone it can activate again."""
+        return self.profile is not None and DEPLOY_RS_WRAPPER in self.profile
 
     @property
     def on_trial(self) -> bool:

@@ -255,6 +255,8 @@ class Fleet:
     gates: Gates = Gates()
     evaluation: EvaluationSettings = EvaluationSettings()
     build: BuildSettings = BuildSettings()
+    deploy_rs: str | None = None
+    """Absolute path of deploy-rs' program on the controller."""
     source: str = "<inventory>"
     """Where it was read from, for messages and locks."""
 

@@ -87,6 +87,8 @@ def _of_draining(intent: Intent, facts: HostFacts, distribution: Distribution) -
 def _of_activating(intent: Intent, facts: HostFacts) -> Iterator[str]:
     if intent.activates:
         yield from _ACTIVATOR_LIMITS[intent.host.activation]
+    if intent.activates and intent.host.activation is Activator.DEPLOY_RS and not facts.deployed_by_deploy_rs:
+        yield "deploy-rs did not deploy the system before, so its own rollback cannot activate that again"
     if intent.activates and intent.generation is not None and intent.host.activation is not Activator.NATIVE:
         yield f"{intent.host.activation} makes a new generation of generation {intent.generation}"
     if intent.activates and intent.profile is not None and intent.disrupts:
@@ -102,6 +104,8 @@ _ACTIVATOR_LIMITS = {
         "nixos-rebuild's unit cannot be joined again: after a lost connection only its outcome is seen",
     ),
     Activator.DEPLOY_RS: (
-        "deploy-rs's magic rollback covers no reboot and no service, and an interrupted activation dies",
+        "deploy-rs's magic rollback covers no reboot and no service: it ends with one new SSH connection",
+        "deploy-rs evaluates and builds the flake by itself once more: what it brought is seen only afterwards",
+        "deploy-rs runs in no unit of its own: what interrupts its activation may leave the host half switched",
     ),
 }

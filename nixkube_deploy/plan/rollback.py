@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from nixkube_deploy.model.change import Change, ChangeClass
 from nixkube_deploy.model.facts import HostFacts, SystemContents
-from nixkube_deploy.model.fleet import Distribution, Fleet, Host
+from nixkube_deploy.model.fleet import Activator, Distribution, Fleet, Host
 from nixkube_deploy.model.names import HostName, StorePath
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.model.strategy import RebootPolicy
@@ -38,9 +38,15 @@ def rollback(fleet: Fleet, prepared: Prepared, targets: Mapping[HostName, Earlie
     another kernel.
     """
     intents = [
-        _intend(fleet, without_drain(host, choices), prepared, targets.get(host.name)) for host in fleet.hosts.values()
+        _intend(fleet, _by_ourselves(without_drain(host, choices)), prepared, targets.get(host.name))
+        for host in fleet.hosts.values()
     ]
     return assemble(fleet, intents, prepared, choices)
+
+
+def _by_ourselves(host: Host) -> Host:
+    """deploy-rs brings a host to what the flake says now, and to nothing else."""
+    return replace(host, activation=Activator.NATIVE) if host.activation is Activator.DEPLOY_RS else host
 
 
 def _intend(fleet: Fleet, host: Host, prepared: Prepared, earlier: Earlier | None) -> Intent:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from nixkube_deploy.model.action import SwitchMode, WayBack
+from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import RunId, StorePath
 from nixkube_deploy.ports.shell import OnLine
@@ -53,6 +54,10 @@ class Activator(Protocol):
 
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
         """Bring the host to the closure (SWITCH; for a trial, TEST) or make it boot there (BOOT)."""
+        ...
+
+    async def refuse(self, host: Host) -> Failure | None:
+        """Why it cannot change this host at all, asked before any host is touched; None when it can."""
         ...
 
     async def confirm(self, activation: Activation) -> None:

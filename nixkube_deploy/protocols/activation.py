@@ -13,6 +13,7 @@ import anyio
 from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import Failure, FailureKind
+from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.shell import OnLine, Shell
@@ -42,6 +43,10 @@ class NativeActivator:
 
     def __init__(self, shell: Shell, clock: Clock) -> None:
         self._shell, self._clock = shell, clock
+
+    async def refuse(self, _host: Host) -> Failure | None:
+        """Every NixOS host will do; what else it needs is asked for by the probe."""
+        return None
 
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
         """Bring the host to the closure (mode SWITCH) or make it boot there (mode BOOT).

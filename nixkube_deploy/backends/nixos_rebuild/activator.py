@@ -43,6 +43,14 @@ class NixosRebuildActivator:
     ) -> None:
         self._processes, self._shell, self._ssh_options, self._program = processes, shell, ssh_options, program
 
+    async def refuse(self, host: Host) -> Failure | None:
+        """How it cannot become root there."""
+        try:
+            _elevation(host)
+        except TaskError as error:
+            return error.failure
+        return None
+
     async def activate(self, activation: Activation, on_line: OnLine | None = None) -> Activated:
         """Bring the host to the closure (for a trial: without the profile), or make it boot there.
 

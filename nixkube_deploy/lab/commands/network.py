@@ -154,6 +154,11 @@ async def flock(call: Call) -> int:
         call.host.flocks.discard(path)
 
 
+async def pgrep(call: Call) -> int:
+    """As ``pkill``: there is nothing to be found."""
+    return await pkill(call)
+
+
 async def pkill(call: Call) -> int:
     """No process of the lab's outlives its connection, so there is never anything to be ended."""
     words = [word for word in call.args if not word.startswith("-")]

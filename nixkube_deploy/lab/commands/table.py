@@ -33,6 +33,7 @@ PROGRAMS: Mapping[str, Program] = {
     "nix-env": nix.nix_env,
     "nix-store": nix.nix_store,
     "nixos-version": nix.nixos_version,
+    "pgrep": network.pgrep,
     "pkill": network.pkill,
     "printf": coreutils.printf,
     "pwd": facts.pwd,

@@ -28,8 +28,8 @@ _OPTIONS = Options(
     unknown=lambda flag: f"error: unexpected argument '{flag}' found\n\nFor more information, try '--help'.\n",
     code=2,
 )  # fmt: skip
-_HELP = (
-    "Usage: deploy [OPTIONS] [TARGET] [-- <EXTRA_BUILD_ARGS>...]\n\nOptions:\n      --magic-rollback <MAGIC_ROLLBACK>\n"
+_HELP = "Usage: deploy [OPTIONS] [TARGET] [-- <EXTRA_BUILD_ARGS>...]\n\nOptions:\n" + "".join(
+    f"      {name}\n" for name in (*_OPTIONS.switches, *_OPTIONS.values) if name.startswith("--")
 )
 
 
@@ -39,7 +39,7 @@ async def deploy_rs(call: ToolCall) -> int:
         call.out(_HELP)
         return 0
     if "--version" in call.argv:
-        call.out("deploy 1.0\n")
+        call.out("deploy-rs 1.0\n")
         return 0
     parsed = _OPTIONS.parse(call.argv)
     target = parsed.words[0] if parsed.words else "."

@@ -223,10 +223,54 @@ def test_nixos_rebuild_becomes_root(privilege):
 # --- deploy-rs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", list(SwitchMode))
+DEPLOY_RS_TAKES = {
+    **dict.fromkeys(("-f", "--file", "-r", "--result-path", "--log-dir", "--ssh-user", "--profile-user"), "text"),
+    **dict.fromkeys(("--hostname", "--temp-path", "--sudo"), "text"),
+    "--ssh-opts": "text with dashes",
+    **dict.fromkeys(("--fast-connection", "--auto-rollback", "--magic-rollback"), "boolean"),
+    **dict.fromkeys(("--rollback-succeeded", "--interactive-sudo"), "boolean"),
+    **dict.fromkeys(("--confirm-timeout", "--activation-timeout"), "u16"),
+    **dict.fromkeys(("-c", "--checksigs", "-i", "--interactive", "-d", "--debug-logs", "-k", "--keep-result"), ""),
+    **dict.fromkeys(("-s", "--skip-checks", "--remote-build", "--dry-activate", "--boot"), ""),
+}
+"""deploy-rs' options and what each takes, as its documentation has them; ``--targets`` is left out on purpose: it takes
+every word that follows it."""
+
+
+def read_as_deploy_rs_does(argv: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:
+    """Targets and options of a command line; fails where deploy-rs would print its usage."""
+    targets, options, words = [], {}, list(argv[1:])
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            targets.append(word)
+            continue
+        assert word in DEPLOY_RS_TAKES, f"{word} is no option of deploy-rs"
+        assert word not in options, f"{word} twice"
+        takes = DEPLOY_RS_TAKES[word]
+        options[word] = words.pop(0) if takes else ""
+        assert takes == "text with dashes" or not options[word].startswith("-"), f"{word} {options[word]}"
+        assert takes != "boolean" or options[word] in {"true", "false"}
+        assert takes != "u16" or 0 < int(options[word]) < 1 << 16
+    return targets, options
+
+
+@pytest.mark.parametrize("mode", [SwitchMode.SWITCH, SwitchMode.BOOT])
 def test_deploy_rs_activates_one_host(mode):
     activator = DeployRsActivator(FakeProcesses(), FakeShell(), ssh, "/nix/store/x-deploy-rs/bin/deploy")
-    check(f"deploy-rs-{mode.value}", told(activator.invocation(an_activation(a_host("w1"), mode))))
+    invocation = activator.invocation(an_activation(a_host("w1"), mode))
+    check(f"deploy-rs-{mode.value}", told(invocation))
+    targets, options = read_as_deploy_rs_does(invocation.argv)
+    assert targets == [f"{FLAKE}#w1.system"]
+    assert options["--ssh-opts"].split(" ") == list(OPTIONS)
+    assert ("--boot" in options) == (mode is SwitchMode.BOOT)
+
+
+@pytest.mark.parametrize("seconds", [0.001, 1e9])
+def test_deploy_rs_is_given_a_time_that_fits_its_number(seconds):
+    activator = DeployRsActivator(FakeProcesses(), FakeShell(), ssh, "/bin/deploy-rs")
+    host = a_host("w1", policy=replace(a_host("w1").policy, activation_timeout=seconds))
+    read_as_deploy_rs_does(activator.invocation(an_activation(host)).argv)
 
 
 def test_deploy_rs_takes_a_name_with_a_dot():

@@ -99,7 +99,12 @@ def test_a_node_that_somebody_else_cordoned_stays_cordoned():
         ),
         (
             Activator.DEPLOY_RS,
-            ("deploy-rs's magic rollback covers no reboot and no service, and an interrupted activation dies",),
+            (
+                "deploy-rs's magic rollback covers no reboot and no service: it ends with one new SSH connection",
+                "deploy-rs evaluates and builds the flake by itself once more: what it brought is seen only afterwards",
+                "deploy-rs runs in no unit of its own: what interrupts its activation may leave the host half switched",
+                "deploy-rs did not deploy the system before, so its own rollback cannot activate that again",
+            ),
         ),
     ],
 )
