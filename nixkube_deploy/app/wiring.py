@@ -75,9 +75,7 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             activators={
                 Activator.NATIVE: NativeActivator(shell, clock),
                 Activator.NIXOS_REBUILD: NixosRebuildActivator(processes, shell, options, program=rebuild),
-                Activator.DEPLOY_RS: DeployRsActivator(
-                    processes, shell, options, _program("NIXKUBE_DEPLOY_RS", whole.deploy_rs or "")
-                ),
+                Activator.DEPLOY_RS: DeployRsActivator(processes, shell, options, _deploy_rs(whole)),
             },
             installer=NixosAnywhere(processes, options, program=anywhere),
             web=ThreadedWeb(),
@@ -89,6 +87,10 @@ async def open_world(target: Target) -> AsyncIterator[World]:
 def _closures(processes: LocalProcesses, shell: Shell) -> NixClosures:
     program = NixProgram(processes, _program("NIXKUBE_NIX", "nix"), os.environ)
     return NixClosures(program, StoreFiles(store_root(os.environ.get("NIX_REMOTE", ""))), shell)
+
+
+def _deploy_rs(fleet: Fleet) -> str:
+    return _program("NIXKUBE_DEPLOY_RS", fleet.deploy_rs or "")
 
 
 def _program(variable: str, default: str) -> str:
