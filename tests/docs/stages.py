@@ -57,6 +57,7 @@ STAGES: dict[str, Stage] = {
     "README.md": Stage(up=False, environment={"EDITOR": "true"}, long=True, patience=500),
     "docs/how-to/reboot-night.md": Stage(before=(BROUGHT_UP,)),
     "docs/how-to/when-something-failed.md": Stage(before=(BROUGHT_UP,)),
+    "docs/how-to/new-cluster.md": Stage(up=False),
     "docs/lab.md": Stage(up=False),
     "docs/tutorial/first-cluster.md": Stage(up=False),
 }

@@ -21,6 +21,12 @@ INLINE = sorted(
 )
 
 
+@pytest.fixture(autouse=True)
+def _an_inventory_here(tmp_path, monkeypatch):
+    (tmp_path / "inventory.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("path", EVERY)
 def test_the_help_of_every_command_has_an_example_of_it(path):
     lines = examples(EVERY[path])
@@ -63,7 +69,9 @@ def test_a_command_in_a_sentence_has_a_name_and_options_that_exist(text):
             assert word.partition("=")[0] in known
 
 
-@pytest.mark.parametrize("wrong", ["deploy aply x", "deploy plan x --nope", "deploy plan", "nixkube-lab fault burn"])
+@pytest.mark.parametrize(
+    "wrong", ["deploy aply x", "deploy plan x --nope", "deploy completion tcsh", "nixkube-lab fault burn"]
+)
 def test_an_example_that_is_wrong_is_found(wrong):
     with pytest.raises(click.UsageError):
         accept(typed(wrong)[0])

@@ -194,6 +194,6 @@ def matches(shown: tuple[str, ...], output: str) -> bool:
             parts.append(r"(?:[^\n]*\n)*")
         else:
             words = steady(line.replace("...", ANYTHING)).split(ANYTHING)
-            parts.append(r"[^\n]*".join(map(re.escape, words)) + r"\n")
+            parts.append(r"[^\n]*".join(re.escape(word.strip()) for word in words) + r"\n")
     text = "".join(f"{steady(line)}\n" for line in output.splitlines())
     return re.fullmatch("".join(parts), text) is not None
