@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "rehearse": "Run apply on a simulated twin of the inventory, on loopback.",
     "runs": "List the runs this controller knows.",
     "show": "Show one run.",
+    "report": "Write one run as a single page of HTML.",
     "schema": "Print the JSON Schema of the inventory.",
     "completion": "Print what makes a shell complete these commands.",
     "lab": "Start, stop and use the simulated fleet.",

@@ -75,6 +75,23 @@ def held(descriptor: int, path: Path, what: str, clock: Clock) -> Iterator[None]
         beside.unlink(missing_ok=True)
 
 
+def holder_of(path: Path) -> Holder | None:
+    """Who works on a journal now, as far as can be told without taking its lock; None: nobody does.
+
+    Who was killed has left a name and no process. Of another machine's process nothing is known but its name.
+    """
+    holder = _read_holder(path.with_suffix(".holder"))
+    if holder is None or holder.host != socket.gethostname():
+        return holder
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # Somebody else's, and alive.
+        return holder
+    return holder
+
+
 def private_directory(path: Path) -> Path:
     """The directory, made if need be, readable by its owner only.
 
