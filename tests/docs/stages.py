@@ -46,11 +46,15 @@ class Stage:
     patience: float = 150
 
 
+WITH_DISK = FLEET.replace("labels: {zone: b}}", "labels: {zone: b}, bootstrap: {disks: [/dev/disk/by-id/lab-w2]}}")
+"""The same, and w2 may be installed."""
+
 BROUGHT_UP = "deploy apply inventory.yaml --yes"
 """Hosts run what the flake says, when a page begins with a change."""
 
 STAGES: dict[str, Stage] = {
     "docs/explanation/gates.md": Stage(long=True),
+    "docs/how-to/bare-machine.md": Stage(up_options=("--bare", "w2"), files={"inventory.yaml": WITH_DISK}),
     "docs/how-to/caches.md": Stage(long=True),
     "docs/how-to/from-colmena.md": Stage(long=True),
     "docs/how-to/multi-arch.md": Stage(long=True),
