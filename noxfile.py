@@ -131,6 +131,20 @@ def cluster(session: nox.Session) -> None:
 
 
 @nox.session
+def flakes(session: nox.Session) -> None:
+    """What deploy init writes: every file parses, every option exists and fits. `--nixpkgs=PATH`, or only its lib."""
+    install(session)
+    session.run("python", "-m", "tests.flakes.evaluation", *session.posargs)
+    given = {f"NIXKUBE_{name.upper().replace('-', '_')}": path for name, path in _given(session.posargs)}
+    session.run("pytest", "-q", "-rs", "tests/flakes", env=given)
+
+
+def _given(arguments: list[str]) -> list[tuple[str, str]]:
+    pairs = (each.removeprefix("--").partition("=") for each in arguments)
+    return [(name, str(Path(path).resolve())) for name, equals, path in pairs if equals]
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up; evaluation of 50 hosts."""
     install(session)
