@@ -20,7 +20,7 @@ from nixkube_deploy.ports.shell import OnLine, Shell
 from nixkube_deploy.protocols import transient
 from nixkube_deploy.protocols.confirmation import confirm
 from nixkube_deploy.protocols.destination import LOCK_HELD, UNITS_FAILED, Destination, back_to
-from nixkube_deploy.protocols.launch import DeadMan, Launch, launch
+from nixkube_deploy.protocols.launch import AsFound, DeadMan, Elsewhere, Launch, launch
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.situation import WHERE, Situation, look
 from nixkube_deploy.protocols.transient import Ended, Ending, Gone, Overdue
@@ -56,13 +56,13 @@ class NativeActivator:
         Raises:
             TaskError: ACTIVATION, UNIT, FELL_BACK, LOCKED; transient OUTCOME_UNKNOWN (the next attempt re-attaches).
         """
-        seen = await look(self._shell, activation.host, WHERE)
         change = _Change(
             activation=activation,
             patient=PatientShell(self._shell, activation.host, self._clock),
             say=on_line or (lambda _line: None),
         )
         began, limit = self._clock.monotonic(), activation.host.policy.activation_timeout
+        seen: Situation | None = None
         while True:
             try:
                 return await change.perform(seen)
@@ -93,8 +93,13 @@ class _Change:
     patient: PatientShell
     say: OnLine
 
-    async def perform(self, seen: Situation) -> Activated:
-        """Take up what an earlier controller began, or begin."""
+    async def perform(self, seen: Situation | None) -> Activated:
+        """Begin, where the host is as it was found; else look, to take up what an earlier controller began."""
+        if seen is None:
+            try:
+                return await self._as_planned()
+            except Elsewhere:
+                seen = await look(self.patient.shell, self.patient.host, WHERE)
         self._refuse_company(seen)
         mode, booting = self.activation.mode, self._unit(SwitchMode.BOOT)
         if seen.has(booting) and mode is not SwitchMode.TEST:
@@ -106,7 +111,21 @@ class _Change:
             return Activated(changed=False)
         if not self.activation.anew and seen.fired == self._dead_man.name:
             return await self._judge_gone(mode, seen)
-        return await self._judge(mode, *await launch(self.patient, self._launch(seen), seen.boot_id, self.say))
+        return await self._judge(
+            mode, *await launch(self.patient, self._launch(self._left_by(seen)), seen.boot_id, self.say)
+        )
+
+    async def _as_planned(self) -> Activated:
+        """The usual case, which costs no look of its own: the host compares itself with what it is to be.
+
+        Raises:
+            Elsewhere: it is something else, or what it is to be is what it is already.
+        """
+        mode, back = self.activation.mode, self.activation.way_back
+        if not self.activation.anew or back.system == self.activation.closure:
+            raise Elsewhere
+        begun = replace(self._launch(()), as_found=AsFound(back=back))
+        return await self._judge(mode, *await launch(self.patient, begun, back.boot_id, self.say))
 
     def _unit(self, mode: SwitchMode) -> str:
         return transient.unit_name(mode.value, self.activation.run, self.activation.closure)
@@ -151,14 +170,16 @@ class _Change:
 
     # --- before the change -------------------------------------------------------------------------------------------
 
-    def _launch(self, seen: Situation) -> Launch:
+    def _left_by(self, seen: Situation) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*seen.dead_men, *seen.leftovers(self.activation.run), *seen.ended)))
+
+    def _launch(self, leftovers: tuple[str, ...]) -> Launch:
         """The way back is recorded and the timer armed before anything is changed."""
-        leftovers = dict.fromkeys((*seen.dead_men, *seen.leftovers(self.activation.run), *seen.ended))
         mode = self.activation.mode
         return Launch(
             unit=self._unit(mode),
             destination=self._destination,
-            clear=tuple(leftovers),
+            clear=leftovers,
             record=self._way_back,
             dead_man=self._dead_man if mode.runs_now else None,
         )

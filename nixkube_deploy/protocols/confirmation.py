@@ -4,6 +4,7 @@ It judges no health; that the gate has passed is the caller's knowledge.
 """
 
 import shlex
+from typing import Final
 
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
@@ -40,14 +41,15 @@ def confirming(activation: Activation) -> str:
 
     Our own units are forgotten in the same breath.
     """
-    names = (transient.unit_name(mode, activation.run, activation.closure) for mode in _VERBS)
     there = f"test {CURRENT} -ef {shlex.quote(activation.closure)}"
-    ours = " ".join(f"{name}.service" for name in names)
-    disarm = f"{there} && systemctl stop '{DEAD_MAN}*.timer' {ours} 2>/dev/null"
+    ours = transient.unit_name(_VERBS, activation.run, activation.closure)
+    disarm = f"{there} && systemctl stop '{DEAD_MAN}*.timer' '{ours}.service' 2>/dev/null"
     return "\n".join((disarm, script.script(WHERE)))
 
 
-_VERBS = ("switch", "boot", "test")
+_VERBS: Final = "[sbt]*"
+"""Of ``switch``, ``boot`` and ``test``, and not of what goes back. As a pattern it stops units that systemd knows; for
+names that it does not know it would read every unit file of the host."""
 
 
 def _unconfirmed(activation: Activation, seen: Situation) -> Failure:

@@ -4,18 +4,20 @@ One round trip where all goes well. Where the answer is lost, the host is asked;
 """
 
 import shlex
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from nixkube_deploy.model.action import WayBack
 from nixkube_deploy.model.error import OutcomeUnknown, TaskError
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.ports.shell import Command, CommandResult, OnLine
 from nixkube_deploy.protocols import script, transient
 from nixkube_deploy.protocols.destination import Destination
 from nixkube_deploy.protocols.patience import PatientShell
-from nixkube_deploy.protocols.probe import FAILED_UNITS, TESTED
-from nixkube_deploy.protocols.situation import FIRED, WHERE, Situation, situation
+from nixkube_deploy.protocols.probe import BOOTED, CURRENT, NO_UNITS, PROFILE, TESTED, systemd_units
+from nixkube_deploy.protocols.situation import FIRED, LINKS, Situation, situation
 from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
@@ -27,6 +29,9 @@ _STARTS: Final = 3
 _EVIDENCE: Final = 20
 _GAVE_UP: Final = 90
 _GIVES_UP: Final = f"exit {_GAVE_UP}"
+_ELSEWHERE: Final = 91
+_DONE: Final = "done"
+_EVERY_UNIT: Final = systemd_units("--all")
 _SLACK: Final = 5.0
 """Seconds a script may take beyond the program it waits for."""
 
@@ -54,6 +59,26 @@ class DeadMan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AsFound:
+    """What a host must still be for a change to begin without another look at it: as it was when it was planned."""
+
+    back: WayBack
+
+    @property
+    def test(self) -> str:
+        """Succeeds where the host has not been changed, nor begun to be, nor rebooted, since then."""
+        profile = self.back.profile or self.back.system
+        links = ((CURRENT, self.back.system), (BOOTED, self.back.booted), (PROFILE, profile))
+        same = (f"test {link} -ef {shlex.quote(path)}" for link, path in links if path is not None)
+        boot = f"grep -q {shlex.quote(self.back.boot_id)} /proc/sys/kernel/random/boot_id"
+        return " && ".join((NO_UNITS, *same, boot))
+
+
+class Elsewhere(Exception):  # noqa: N818 (an answer, not an error)
+    """The host is not as it was found. Nothing was done to it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """One change of one host: what is done before it, and what it is."""
 
@@ -61,6 +86,8 @@ class Launch:
     destination: Destination
     clear: tuple[str, ...] = ()
     """Units that must be gone first: those of dead runs, and timers that would undo this change."""
+    as_found: AsFound | None = None
+    """Nothing at all is done where the host is anything else."""
     record: str = ""
     """The way back, for whoever finds the host."""
     dead_man: DeadMan | None = None
@@ -72,6 +99,8 @@ class Launch:
         The names are none of those that the looks at the end go by.
         """
         way, found = self.destination, []
+        if self.as_found is not None:
+            found.append(("comparing", f"{self.as_found.test} || exit {_ELSEWHERE}"))
         if self.clear:
             found.append(("clearing", "\n".join(transient.forget_lines(self.clear))))
         if self.record:
@@ -92,20 +121,33 @@ class Launch:
     def script(self) -> str:
         """All of it, with a mark before each step, and the host's answers at its end.
 
-        Which units have failed is asked only where the last step, which waits for its unit, did not end well.
+        The last step waits for its unit, whose program has ended well where it succeeds (systemd-run(1), "a start
+        operation"; systemd.service(5), "oneshot"). Only where it does not is systemd asked, and for every unit at once.
         """
         marked = "\n".join(line for name, command in self.steps for line in (f"echo; echo @{name}", command))
-        return f"{marked} || {FAILED_UNITS.command} 2>/dev/null\n{script.script(WHERE)}"
+        return f"{marked} && echo {_DONE} || {_EVERY_UNIT} 2>/dev/null\n{script.script(LINKS)}"
 
     def read(self, output: str) -> dict[str, str]:
         """The script's output, taken apart."""
-        return script.read(output, WHERE, (name for name, _ in self.steps))
+        return script.read(output, LINKS, (name for name, _ in self.steps))
+
+    def situation(self, found: Mapping[str, str]) -> Situation:
+        """Where it left the host. Where all went well nobody asked for the units: it has started them itself."""
+        told = found.get("starting", "")
+        if told != _DONE:
+            failed = (line for line in told.splitlines() if line.split()[2:3] == ["failed"])
+            return situation(found | {"units": told, "failed": "\n".join(failed)})
+        seen, units = situation(found), {f"{self.unit}.service": "active"}
+        if self.dead_man is not None and seen.fired != self.dead_man.name:
+            units[f"{self.dead_man.name}.timer"] = "active"
+        return replace(seen, units=units)
 
 
 async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLine) -> tuple[Ending, Situation]:
     """Do it, to its end, however often the connection breaks. ``boot_id`` is the boot the host was found in.
 
     Raises:
+        Elsewhere: the host is not as the change wants it, and was left alone.
         TaskError: ACTIVATION or DISK_FULL when it could not be prepared or started, OUTCOME_UNKNOWN.
     """
     say(f"switch-to-configuration {change.destination.mode} runs in {change.unit}.service")
@@ -115,7 +157,7 @@ async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLin
         if not isinstance(ended, Gone) or seen.boot_id != boot_id or went_back:
             break
         armed = (f"{change.dead_man.name}.timer",) if change.dead_man is not None else ()
-        ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed)))
+        ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed), as_found=None))
     return ended, seen
 
 
@@ -126,7 +168,7 @@ async def _once(patient: PatientShell, change: Launch) -> tuple[Ending, Situatio
     found: dict[str, str] = {}
     with suppress(OutcomeUnknown):  # It may run: whoever follows it finds out.
         found = await _answers(patient, change, await patient.shell.run(patient.host, command))
-    seen = situation(found | {"failed": found.get("starting", "")})
+    seen = change.situation(found)
     if seen.has_done(change.unit):
         return Ended(exit_code=0), seen
     if seen.has_failed(change.unit):
@@ -142,17 +184,22 @@ async def _answers(patient: PatientShell, change: Launch, result: CommandResult)
     A shutdown, or a switch that restarts logind, ends the session that the script runs in, and not the unit.
 
     Raises:
+        Elsewhere: the host is not as it was found.
         TaskError: it did not come that far, or systemd knows nothing of the unit it was to start.
     """
     found = change.read(result.stdout)
     steps = dict(change.steps)
+    if result.exit_code == _ELSEWHERE and next(reversed(found), "") == "comparing":
+        raise Elsewhere
     if script.END not in found:
         if "starting" in found:
             return {}
         last = next((name for name in reversed(found) if name in steps), "")
         did = await _undo(patient, change, last, result)
         raise TaskError(_unprepared(patient, last, steps.get(last, ""), result, did))
-    if not situation(found).has(change.unit) and isinstance(await transient.state_of(patient, change.unit), Gone):
+    if not change.situation(found).has(change.unit) and isinstance(
+        await transient.state_of(patient, change.unit), Gone
+    ):
         did = await _undo(patient, change, "starting", result)
         raise TaskError(_unprepared(patient, "starting", steps["starting"], result, did))
     return found

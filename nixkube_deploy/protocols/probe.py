@@ -143,6 +143,8 @@ def systemd_units(pattern: str) -> str:
 FAILED_UNITS: Final = Fact(name="failed_units", command=systemd_units("--failed"), read=unit_names)
 
 _TRANSIENT: Final = "/run/systemd/transient"
+NO_UNITS: Final = f"! ls -d {_TRANSIENT}/nixkube-deploy-* >/dev/null 2>&1 && test -d {_TRANSIENT}"
+"""Succeeds where this tool has started no unit that systemd still knows."""
 OUR_UNITS: Final = f"ls -d {_TRANSIENT}/nixkube-deploy-* >/dev/null 2>&1 || ! test -d {_TRANSIENT} && " + systemd_units(
     "--all 'nixkube-deploy-*'"
 )

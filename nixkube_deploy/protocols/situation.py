@@ -28,6 +28,8 @@ WHERE: Final = (
     Question(name="fired", command=f"cat {FIRED}"),
 )
 """Without the units that have failed, which systemd is asked for apart: for looks that judge nothing."""
+LINKS: Final = tuple(each for each in WHERE if each.name != "units")
+"""What runs, without asking what is at work."""
 QUESTIONS: Final = (*WHERE, Question(name="failed", command=probe.FAILED_UNITS.command))
 SYSTEM: Final = tuple(each for each in QUESTIONS if each.name != "units")
 """What runs, and what of it has failed: for looks that do not ask what is at work."""

@@ -70,6 +70,8 @@ class NixosHost:
     state: str = "running"
     refuses: dict[str, str] = field(default_factory=dict)
     """Programs that end with 1, and what they say."""
+    started: list[str] = field(default_factory=list)
+    """Services that systemd-run was told to start, and did."""
     restarted: list[str] = field(default_factory=list)
     """Timers that were told to count from now."""
 
@@ -144,7 +146,8 @@ class NixosHost:
                 return CommandResult(exit_code=0, stdout=f"{self.state}\n")
             case ("systemctl", "list-units", *arguments):
                 failed = "".join(f"{unit} loaded failed failed {unit}\n" for unit in self.failed)
-                return CommandResult(exit_code=0, stdout=failed if "--failed" in arguments else self._listing())
+                ours = "" if "--failed" in arguments else self._listing()
+                return CommandResult(exit_code=0, stdout=ours + ("" if "nixkube-deploy-*" in arguments else failed))
             case ("journalctl", "-u", unit, *_):
                 return CommandResult(exit_code=0, stdout="\n".join(self.journal.get(unit, ())) + "\n")
             case ("echo", *words):
@@ -159,6 +162,8 @@ class NixosHost:
                 return OK if self.units or self.timers else CommandResult(exit_code=2)
             case ("test", "-d", "/run/systemd/transient"):
                 return OK
+            case ("grep", "-q", text, "/proc/sys/kernel/random/boot_id"):
+                return OK if text in self.boot_id else CommandResult(exit_code=1)
             case ("rm", "-f", path):
                 self.files.pop(path, None)
                 return OK
@@ -208,11 +213,13 @@ class NixosHost:
         else:
             switch = self.switches.pop(0) if self.switches else Switch()
             self.units[full] = Unit(argv=argv, switch=switch, looks=switch.looks)
+            self.started.append(full)
             self.journal[name] = switch.says
             if switch.looks == 0:
                 unit = self.units[full]
                 self._finish(name, unit)
                 return CommandResult(exit_code=1, stderr="Job failed.\n") if unit.state == "failed" else OK
+            return CommandResult(exit_code=1, stderr="Failed to wait for response: Connection reset by peer\n")
         return OK
 
     def _show(self, name: str) -> str:

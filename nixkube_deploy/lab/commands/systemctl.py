@@ -189,7 +189,12 @@ async def _change(call: Call, verb: str, names: list[str]) -> int:
 
 def _matching(call: Call, name: str) -> list[str]:
     """The loaded units a pattern fits, of which there may be none; a plain name is itself."""
-    return sorted(fnmatch.filter(_units(call), name)) if "*" in name else [name]
+    return sorted(fnmatch.filter(_units(call), name)) if _is_pattern(name) else [name]
+
+
+def _is_pattern(name: str) -> bool:
+    """As systemd has it: a glob is expanded to the units that are loaded."""
+    return any(sign in name for sign in "*?[")
 
 
 def _stop(call: Call, unit: Unit) -> None:
