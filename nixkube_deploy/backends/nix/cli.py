@@ -71,7 +71,7 @@ class NixCli:
             environ=environ,
         )
         self._builder = NixBuilder(nix, self._files, settings.build, settings.roots, flake_flags(settings.evaluation))
-        closures = NixClosures(nix, self._files, shell)
+        closures = self._closures = NixClosures(nix, self._files, shell)
         wires = Wires(shell, settings.wires, environ.get("PATH", os.defpath)) if settings.wires else None
         self._target = TargetBuilder(nix, ssh_options, shell, wires)
         self._copier = NixCopier(nix, ssh_options, shell, closures, wires)
@@ -91,6 +91,7 @@ class NixCli:
         built = await self._builder.build(flake, wanted, installs, on_line)
         if any(lost_derivation(failure) for failure in built.failures.values()):
             await self._evaluator.forget(flake)
+        self._closures.expect(closure.profile for closure in built.closures.values())
         return built
 
     async def build_on(self, host: Host, one: Evaluated, on_line: OnLine | None = None) -> None:

@@ -4,7 +4,8 @@ Read only. No query of it may fetch or build anything, so what is not there is n
 """
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import anyio
@@ -38,6 +39,10 @@ class NixClosures:
         self._wanted: set[StorePath] = set()
         self._told: dict[StorePath, StoredPath] = {}
         self._asking = anyio.Lock()
+
+    def expect(self, systems: Iterable[StorePath]) -> None:
+        """Systems that are likely to be asked for one by one: the first question is then put for all of them."""
+        self._wanted |= {system for system in islice(systems, _AT_ONCE) if system not in self._told}
 
     async def closure(self, system: StorePath) -> Mapping[StorePath, StoredPath]:
         """One system's; empty where it is not here. Those who ask at about the same time share one ``nix``.

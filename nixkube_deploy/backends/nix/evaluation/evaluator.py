@@ -3,9 +3,11 @@
 It builds nothing, and never changes the flake's lock file.
 """
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import anyio
 import anyio.to_thread
 
 from nixkube_deploy.backends.nix.diagnosis import flake_failure
@@ -79,7 +81,7 @@ class NixEvaluator:
             TaskError: EVALUATION; the flake cannot be read, or not one host evaluates.
         """
         say = on_line or _silent
-        looked = await self._look(flake)
+        looked = await self._look_with_version(flake)
         key = await self._key(looked)
         found = await self._known(key, hosts)
         failures: dict[HostName, Failure] = {}
@@ -131,6 +133,26 @@ class NixEvaluator:
 
     # Which flake.
 
+    async def _look_with_version(self, flake: str) -> LockedFlake:
+        """The flake, and at the same time which Nix this is, where that is part of what evaluations are kept by."""
+        if not self._keeps:
+            return await self._look(flake)
+        looked: list[LockedFlake | TaskError] = []
+
+        async def ask_version() -> None:
+            with contextlib.suppress(TaskError):  # Whoever needs it asks again, and is told why.
+                await self._program.version_text()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(ask_version)
+            try:
+                looked.append(await self._look(flake))
+            except TaskError as error:
+                looked.append(error)
+        if isinstance(looked[0], TaskError):
+            raise looked[0]
+        return looked[0]
+
     async def _look(self, flake: str) -> LockedFlake:
         result = await self._metadata(flake, LOCKED)
         if evaluation_diagnosis.unlocked(result):
@@ -169,9 +191,13 @@ class NixEvaluator:
 
     # What is known.
 
+    @property
+    def _keeps(self) -> bool:
+        return self._cache is not None and not self._settings.impure
+
     async def _key(self, flake: LockedFlake) -> str:
         """Empty when nothing may be kept: an impure evaluation depends on what nobody knows."""
-        if self._cache is None or self._settings.impure:
+        if self._cache is None or not self._keeps:
             return ""
         store, config = self._environ.get("NIX_REMOTE", ""), self._environ.get("NIX_CONFIG", "")
         return self._cache.key(flake.identity, await self._program.version_text(), store, config)
