@@ -64,6 +64,8 @@ class Performer:
     """Whether an earlier controller began this run."""
     rebooted: set[HostName] = field(default_factory=set)
     """Hosts that had to reboot although no plan foresaw it."""
+    heard: dict[HostName, tuple[str, ...]] = field(default_factory=dict)
+    """Failed units of hosts whose switch has just told of them, as the last thing it did."""
 
     async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
         """Do it; every arm is safe to repeat after a crash."""
@@ -87,9 +89,8 @@ class Performer:
                 return await self._switch(task.action, attempt)
             case RebootHost():
                 return await self._reboot(task.action, attempt)
-            case ProveHost(host=name):
-                warnings = await reboot.prove(self.world.shell, self.world.clock, self._host(name), task.action)
-                return Done(detail="; ".join(warnings))
+            case ProveHost():
+                return await self._prove(task.action)
             case OpenGate():
                 return await self._gate(task.action, attempt)
             case PromoteEntry(host=name):
@@ -146,11 +147,21 @@ class Performer:
             await self._drain_again(host, attempt)
         activation = replace(self._activation(host, action), anew=attempt.number == 1 or attempt.resumed)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
+        if activated.failed is not None:
+            self.heard[host.name] = activated.failed
         ends = [WAITS] if action.mode is SwitchMode.BOOT else []
         if activated.needs_reboot:
             self._refuse_to_reboot(host, activated)
             ends = ["rebooted", *await self._reboot_instead(action, attempt)]
         return Done(changed=activated.changed, detail="; ".join((action.mode.value, *activated.warnings, *ends)))
+
+    async def _prove(self, action: ProveHost) -> Done:
+        """The last words of a switch without a reboot are a proof; they count once, and are not asked for again."""
+        host, failed = self._host(action.host), self.heard.pop(action.host, None)
+        if failed is not None and action.rebooted_from is None:
+            return Done(detail="; ".join(reboot.judge_units(host, action, failed)))
+        warnings = await reboot.prove(self.world.shell, self.world.clock, host, action)
+        return Done(detail="; ".join(warnings))
 
     def _activation(self, host: Host, action: SwitchConfiguration) -> Activation:
         return Activation(
@@ -265,6 +276,7 @@ class Performer:
 
     async def _roll_back(self, action: RollBack, attempt: Attempt) -> Done:
         host = self._host(action.host)
+        self.heard.pop(host.name, None)
         await self.locks.ensure(host)
         await self._empty_again(host, action.way_back, attempt)
         await roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)

@@ -1,6 +1,6 @@
 """Facts, closures and problems of a whole selection: probe, evaluate and build, with no disruption anywhere."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -24,10 +24,12 @@ class _Halves:
 
     survey: Survey | None = None
     evaluation: Evaluation | None = None
+    early: Built = field(default_factory=Built)
+    """What was built before every host had answered."""
 
 
 async def prepare(world: World, say: OnStep = silent) -> Prepared:
-    """Probe and evaluate at the same time, then build what is missing.
+    """Probe and evaluate at the same time, then build what is missing; what is sure to be, as soon as that is known.
 
     Raises:
         Refused: the cluster does not answer.
@@ -42,6 +44,8 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
     async def think() -> None:
         evaluation = await world.evaluator.evaluate(world.fleet.flake, hosts, say)
         halves.evaluation = without_other_systems(evaluation, hosts)
+        if halves.survey is None:
+            halves.early = await _build_early(world, halves.evaluation, say)
 
     async with anyio.create_task_group() as group:
         group.start_soon(look)
@@ -49,7 +53,8 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
     assert halves.survey is not None
     assert halves.evaluation is not None
     refuse_without_cluster(halves.survey)
-    built = await specialised(world, await _build(world, halves.survey, halves.evaluation, say))
+    world.last_seen.note({n: f.current.path for n, f in halves.survey.facts.items() if f.current is not None})
+    built = await specialised(world, await _build(world, halves, say))
     return Prepared(
         facts=halves.survey.facts,
         closures=built.closures,
@@ -60,19 +65,45 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
     )
 
 
-async def _build(world: World, found: Survey, evaluation: Evaluation, say: OnStep) -> Built:
-    """Here and on the hosts at the same time."""
+async def _build_early(world: World, evaluation: Evaluation, say: OnStep) -> Built:
+    """For hosts that ran something else when this controller last saw them: they need it, whatever they answer.
+
+    Nothing is built for others yet: where the controller's store is a fresh one, the whole world would be, for hosts
+    that run it already.
+    """
+    ran = world.last_seen.read()
+    sure = [
+        one
+        for name, one in evaluation.hosts.items()
+        if ran.get(name, one.out) != one.out and world.fleet.hosts[name].build_on is not BuildOn.TARGET
+    ]
+    return await world.store.build(world.fleet.flake, sure, frozenset(), say) if sure else Built()
+
+
+async def _build(world: World, halves: _Halves, say: OnStep) -> Built:
+    """The rest, here and on the hosts at the same time."""
+    found, evaluation, early = halves.survey, halves.evaluation, halves.early
+    assert found is not None
+    assert evaluation is not None
+    bare = frozenset(name for name, facts in found.facts.items() if not facts.runs_nixos)
+    done = (early.closures.keys() | early.failures.keys()) - bare
     there: list[Evaluated] = []
     here: list[Evaluated] = []
     for name, one in evaluation.hosts.items():
-        if name in found.facts:
+        if name in found.facts and name not in done:
             on_target = world.fleet.hosts[name].build_on is BuildOn.TARGET
             (there if on_target else here).append(one)
-    bare = frozenset(name for name, facts in found.facts.items() if not facts.runs_nixos)
-    parts: list[Built] = []
+    kept = done & found.facts.keys()
+    parts = [
+        Built(
+            closures={name: closure for name, closure in early.closures.items() if name in kept},
+            failures={name: failure for name, failure in early.failures.items() if name in kept},
+        )
+    ]
 
     async def on_controller() -> None:
-        parts.append(await world.store.build(world.fleet.flake, here, bare, say))
+        if here:
+            parts.append(await world.store.build(world.fleet.flake, here, bare, say))
 
     async def on_hosts() -> None:
         parts.append(await build_on_targets(world, there, found.facts, say))
@@ -81,7 +112,7 @@ async def _build(world: World, found: Survey, evaluation: Evaluation, say: OnSte
         group.start_soon(on_controller)
         group.start_soon(on_hosts)
     closures = {name: closure for part in parts for name, closure in part.closures.items()}
-    say(f"built {len(closures)} of {len(here) + len(there)} closures")
+    say(f"built {len(closures)} of {len(here) + len(there) + len(kept)} closures")
     return Built(
         closures={name: closures[name] for name in evaluation.hosts if name in closures},
         failures={name: failure for part in parts for name, failure in part.failures.items()},

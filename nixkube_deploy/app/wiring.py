@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from nixkube_deploy.app.clock import SystemClock
+from nixkube_deploy.app.lastseen import LastSeen
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.secrets import secrets_of
 from nixkube_deploy.app.state import state_directory
@@ -79,6 +80,7 @@ async def open_world(target: Target) -> AsyncIterator[World]:
             },
             installer=NixosAnywhere(processes, options, program=anywhere),
             web=ThreadedWeb(),
+            last_seen=LastSeen(state_directory() / "last-seen", whole.source),
             cluster=cluster,
             cluster_problem=problem,
         )

@@ -1,8 +1,9 @@
 """The ports one run speaks to, in one value. Made by ``wiring``; tests make it of fakes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from nixkube_deploy.app.lastseen import LastSeen
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Activator as ActivatorName
 from nixkube_deploy.model.fleet import Fleet
@@ -32,5 +33,6 @@ class World:
     activators: Mapping[ActivatorName, Activator]
     installer: Installer
     web: Web
+    last_seen: LastSeen = field(default_factory=LastSeen)
     cluster: Cluster | None = None
     cluster_problem: Failure | None = None

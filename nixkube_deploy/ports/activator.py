@@ -43,6 +43,8 @@ class Activated:
     warnings: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
     """What the host said about it, when it needs a reboot."""
+    failed: tuple[str, ...] | None = None
+    """Units that had failed when the host was last heard of, which then ran the closure; None: it must be asked."""
 
 
 class Activator(Protocol):

@@ -235,7 +235,7 @@ class _Change:
         output = "\n".join(lines)
         match ended.exit_code:
             case 0 if switched:
-                return Activated(changed=True)
+                return Activated(changed=True, failed=seen.failed)
             case code if code == UNITS_FAILED and switched:
                 return self._judge_units(seen, lines)
             case code if code == _REBOOT_NEEDED and not switched:

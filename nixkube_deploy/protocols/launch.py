@@ -17,7 +17,8 @@ from nixkube_deploy.protocols import script, transient
 from nixkube_deploy.protocols.destination import Destination
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.probe import BOOTED, CURRENT, NO_UNITS, PROFILE, TESTED, systemd_units
-from nixkube_deploy.protocols.situation import FIRED, LINKS, Situation, situation
+from nixkube_deploy.protocols.script import Question
+from nixkube_deploy.protocols.situation import FIRED, LINKS, SYSTEM, Situation, situation
 from nixkube_deploy.protocols.transient import STILL_HERE, Ended, Ending, Gone
 
 STATE_DIRECTORY: Final = "/var/lib/nixkube-deploy"
@@ -31,7 +32,7 @@ _GAVE_UP: Final = 90
 _GIVES_UP: Final = f"exit {_GAVE_UP}"
 _ELSEWHERE: Final = 91
 _DONE: Final = "done"
-_EVERY_UNIT: Final = systemd_units("--all")
+_OUR_STATES: Final = systemd_units("--all 'nixkube-deploy-*'")
 _SLACK: Final = 5.0
 """Seconds a script may take beyond the program it waits for."""
 
@@ -105,10 +106,12 @@ class Launch:
             found.append(("clearing", "\n".join(transient.forget_lines(self.clear))))
         if self.record:
             writes = f"printf '%s\\n' {shlex.quote(self.record)} >{WAY_BACK_FILE}"
-            folder = f"mkdir -p -m 0700 {STATE_DIRECTORY}"
+            folder = f"test -d {STATE_DIRECTORY} || mkdir -p -m 0700 {STATE_DIRECTORY}"
             found.append(("recording", f"{folder} && {writes} || {_GIVES_UP}"))
         if self.dead_man is not None:
-            found.append(("arming", f"rm -f {FIRED}; {self.dead_man.arm(self.unit)} || {_GIVES_UP}"))
+            found.append(
+                ("arming", f"! test -e {FIRED} || rm -f {FIRED}; {self.dead_man.arm(self.unit)} || {_GIVES_UP}")
+            )
         if way.mode.sets_profile:
             found.append(("setting", f"{way.profile_line} || {_GIVES_UP}"))
         elif self.record:
@@ -122,21 +125,25 @@ class Launch:
         """All of it, with a mark before each step, and the host's answers at its end.
 
         The last step waits for its unit, whose program has ended well where it succeeds (systemd-run(1), "a start
-        operation"; systemd.service(5), "oneshot"). Only where it does not is systemd asked, and for every unit at once.
+        operation"; systemd.service(5), "oneshot"). Only where it does not is systemd asked about it.
         """
         marked = "\n".join(line for name, command in self.steps for line in (f"echo; echo @{name}", command))
-        return f"{marked} && echo {_DONE} || {_EVERY_UNIT} 2>/dev/null\n{script.script(LINKS)}"
+        return f"{marked} && echo {_DONE} || {_OUR_STATES} 2>/dev/null\n{script.script(self._asks)}"
+
+    @property
+    def _asks(self) -> tuple[Question, ...]:
+        """At its end. What has failed is of interest where something runs that did not before."""
+        return SYSTEM if self.destination.mode.runs_now else LINKS
 
     def read(self, output: str) -> dict[str, str]:
         """The script's output, taken apart."""
-        return script.read(output, LINKS, (name for name, _ in self.steps))
+        return script.read(output, self._asks, (name for name, _ in self.steps))
 
     def situation(self, found: Mapping[str, str]) -> Situation:
         """Where it left the host. Where all went well nobody asked for the units: it has started them itself."""
         told = found.get("starting", "")
         if told != _DONE:
-            failed = (line for line in told.splitlines() if line.split()[2:3] == ["failed"])
-            return situation(found | {"units": told, "failed": "\n".join(failed)})
+            return situation({**found, "units": told})
         seen, units = situation(found), {f"{self.unit}.service": "active"}
         if self.dead_man is not None and seen.fired != self.dead_man.name:
             units[f"{self.dead_man.name}.timer"] = "active"

@@ -73,9 +73,9 @@ def system_paths(answer: str) -> tuple[StorePath, ...]:
     return tuple(path for line in answer.splitlines() if (path := system_path(line.strip())) is not None)
 
 
-def any_path(answer: str) -> str:
-    """``yes``, if ``ls -d`` found one of its paths."""
-    return "yes" if answer.startswith("/") else ""
+def any_yes(answer: str) -> str:
+    """``yes``, if any of several tests said so."""
+    return "yes" if "yes" in answer.split() else ""
 
 
 def number(answer: str) -> int | None:
@@ -166,7 +166,11 @@ _MACHINE: Final = (
     Fact(name="tested", command=f"cat {TESTED}", read=system_path),
     Fact(name="uid", command="id -u", read=number),
     Fact(name="disk", command="df -Pk /nix/store /boot", read=disk_space),
-    Fact(name="loader.systemd-boot", command=f"ls -d /boot/loader/loader.conf {_SELECTED}", read=any_path),
+    Fact(
+        name="loader.systemd-boot",
+        command=f"test -e /boot/loader/loader.conf && echo yes || test -e {_SELECTED} && echo yes",
+        read=any_yes,
+    ),
     Fact(name="loader.grub", command="test -d /boot/grub && echo yes"),
     Fact(name="loader.generic-extlinux", command="test -e /boot/extlinux/extlinux.conf && echo yes"),
     FAILED_UNITS,

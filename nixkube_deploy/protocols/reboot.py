@@ -220,7 +220,7 @@ async def prove(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> tu
     seen = await prove_system(shell, clock, host, action)
     if action.rebooted_from is not None:
         seen = await _settled(shell, host, seen)
-    return _judge_units(host, action, seen)
+    return judge_units(host, action, seen.failed)
 
 
 async def prove_system(shell: Shell, clock: Clock, host: Host, action: ProveHost) -> Situation:
@@ -310,15 +310,20 @@ async def _settled(shell: Shell, host: Host, seen: Situation) -> Situation:
     return seen
 
 
-def _judge_units(host: Host, action: ProveHost, seen: Situation) -> tuple[str, ...]:
-    new = tuple(u for u in seen.failed if u not in action.failed_before)
+def judge_units(host: Host, action: ProveHost, failed: tuple[str, ...]) -> tuple[str, ...]:
+    """What of the units that have failed is worth a warning.
+
+    Raises:
+        TaskError: UNIT.
+    """
+    new = tuple(u for u in failed if u not in action.failed_before)
     fatal = new if action.rebooted_from is not None else tuple(u for u in new if u in NODE_UNITS)
     if fatal:
         raise task_error(
             FailureKind.UNIT,
             f"{host.name} runs the new system, but {', '.join(fatal)} failed",
             expected="no unit that failed anew",
-            seen=f"failed units: {', '.join(seen.failed)}",
+            seen=f"failed units: {', '.join(failed)}",
             next=f"systemctl status {fatal[0]} on {host.name}",
         )
     return tuple(f"{unit} failed" for unit in new)

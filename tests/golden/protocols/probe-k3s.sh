@@ -9,7 +9,7 @@ id -u 2>/dev/null
 echo; echo @disk
 df -Pk /nix/store /boot 2>/dev/null
 echo; echo @loader.systemd-boot
-ls -d /boot/loader/loader.conf /sys/firmware/efi/efivars/LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f 2>/dev/null
+test -e /boot/loader/loader.conf && echo yes || test -e /sys/firmware/efi/efivars/LoaderEntrySelected-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f && echo yes 2>/dev/null
 echo; echo @loader.grub
 test -d /boot/grub && echo yes 2>/dev/null
 echo; echo @loader.generic-extlinux

@@ -71,7 +71,7 @@ async def failure_of(shell: FakeShell, activation: Activation | None = None) -> 
 async def test_a_switch_records_arms_sets_the_profile_and_runs_in_that_order():
     host = NixosHost(OLD)
     shell = host.shell()
-    assert await activate(shell) == Activated(changed=True)
+    assert await activate(shell) == Activated(changed=True, failed=())
     marks = re.findall(r"echo; echo @(\w+ing|end)$", shell.lines()[0], re.MULTILINE)
     assert marks == ["comparing", "recording", "arming", "setting", "starting", "end"]
     assert host.current == host.profile == NEW
@@ -130,7 +130,8 @@ async def test_a_successor_of_a_killed_controller_reads_what_was_done_and_does_n
     host = NixosHost(OLD)
     await activate(host.shell(), an_activation(mode))
     shell = host.shell()
-    assert await activate(shell, an_activation(mode)) == Activated(changed=True)
+    failed = () if mode.runs_now else None
+    assert await activate(shell, an_activation(mode)) == Activated(changed=True, failed=failed)
     assert switches_started(host) == 1
 
 
@@ -173,7 +174,7 @@ async def test_a_slow_switch_is_followed_to_its_end():
 
 async def test_boot_mode_arms_no_timer_and_leaves_the_running_system():
     host = NixosHost(OLD)
-    assert await activate(host.shell(), an_activation(SwitchMode.BOOT)) == Activated(changed=True)
+    assert await activate(host.shell(), an_activation(SwitchMode.BOOT)) == Activated(changed=True, failed=None)
     assert (host.current, host.loader, host.timers) == (OLD, NEW, {})
 
 
@@ -541,7 +542,7 @@ async def test_a_running_unit_of_this_run_is_joined():
     host = NixosHost(OLD, profile=NEW, units={f"{SWITCH_UNIT}.service": a_unit("activating", looks=5)})
     host.timers[TIMER] = ("sh", "-c", "...")
     shell = host.shell()
-    assert await activate(shell) == Activated(changed=True)
+    assert await activate(shell) == Activated(changed=True, failed=())
     assert switches_started(host) == 0
 
 
@@ -634,7 +635,7 @@ async def test_a_script_that_is_killed_while_it_waits_for_its_unit_says_nothing_
         return replace(whole, exit_code=143, stdout=whole.stdout.partition("@unit")[0])
 
     shell = host.shell().answers(holding="@starting", with_=killed, times=1)
-    assert await activate(shell) == Activated(changed=True)
+    assert await activate(shell) == Activated(changed=True, failed=())
     assert switches_started(host) == 1
 
 

@@ -38,7 +38,7 @@ NIXOS = {
     "generation": "system-42-link",
     "disk": "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/vda2 100 60 40 60% /\n"
     "/dev/vda1 500 100 400 20% /boot",
-    "loader.systemd-boot": "/boot/loader/loader.conf",
+    "loader.systemd-boot": "yes\nyes",
     "failed_units": "a.service loaded failed failed A\nb.mount loaded failed failed B",
     "activations": "nixkube-deploy-switch-x.service loaded active exited /nix/store",
     "current": SYSTEM,

@@ -6,6 +6,7 @@ never asked, because it may lie there half written.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Final
 
@@ -56,6 +57,7 @@ class NixBuilder:
     ) -> None:
         self._program, self._files, self._settings, self._roots = program, files, settings, roots
         self._flake_flags = flake_flags
+        self._links = (f"systems-of-{number}" for number in count(1))
 
     async def build(
         self, flake: str, wanted: Sequence[Evaluated], installs: frozenset[HostName], on_line: OnLine | None = None
@@ -92,7 +94,8 @@ class NixBuilder:
         """Build them; whose output is not there afterwards has failed."""
         suffix = "^out" if await self._program.names_outputs() else ""
         drvs = dict.fromkeys(f"{one.drv}{suffix}" for one in wanted)
-        ended = await self._nix_build("systems", ("--keep-going", *pass_through(self._settings), *drvs), on_line)
+        link = next(self._links)  # Nix would take the links of an earlier build of this run for its own.
+        ended = await self._nix_build(link, ("--keep-going", *pass_through(self._settings), *drvs), on_line)
         if ended.result.ok:
             return {}
         valid = await self.valid([one.out for one in wanted])
@@ -105,7 +108,7 @@ class NixBuilder:
             own = {drv: cause for drv, cause in found.items() if drv in needed}
             failures[one.host] = build_failure(one.host, own or found, ended.result)
         if valid and self._roots is not None:  # Nix links nothing at all when one of many fails.
-            await self._nix_build("systems", tuple(sorted(valid)), None)
+            await self._nix_build(link, tuple(sorted(valid)), None)
         return failures
 
     async def _build_disko(self, flake: str, one: Evaluated, on_line: OnLine | None) -> StorePath:

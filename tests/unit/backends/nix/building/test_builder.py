@@ -113,7 +113,7 @@ async def test_what_was_built_is_kept_from_the_garbage_collector(tmp_path):
     controller.has("w1")
     controller.processes.answers("nix", "build")
     await controller.builds("w1")
-    assert f"--out-link {tmp_path}/roots/systems " in controller.processes.lines()[-1]
+    assert f"--out-link {tmp_path}/roots/systems-of-1 " in controller.processes.lines()[-1]
 
 
 async def test_when_one_of_many_fails_the_others_are_kept_too(tmp_path):
@@ -123,7 +123,7 @@ async def test_when_one_of_many_fails_the_others_are_kept_too(tmp_path):
     built = await controller.builds("w1", "w2")
     assert list(built.closures) == ["w1"]
     kept = controller.processes.lines()[-1]
-    assert f"--out-link {tmp_path}/roots/systems " in kept
+    assert f"--out-link {tmp_path}/roots/systems-of-1 " in kept
     assert kept.endswith(f" {store_path('nixos-system-w1')}")
 
 
