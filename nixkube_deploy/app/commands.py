@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from nixkube_deploy.app.begin import Begun
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.console import Console
 from nixkube_deploy.app.deploy import Planned, Report, carry_out, plan_rollout
@@ -39,24 +40,24 @@ from nixkube_deploy.plan.rollout import Choices
 
 
 @asynccontextmanager
-async def _at_work(request: Request) -> AsyncIterator[tuple[Target, World, Path]]:
+async def _at_work(request: Request, begun: Begun | None = None) -> AsyncIterator[tuple[Target, World, Path]]:
     """The inventory read, locked for this controller, and its world open."""
-    target, state = read_target(request), state_directory()
+    target, state = begun.target if begun else read_target(request), state_directory()
     with lock_inventory(state, target.fleet.source, SystemClock()):
-        async with open_world(target) as world:
+        async with open_world(target, begun.tools if begun else None) as world:
             yield target, world, state
 
 
-async def plan(request: Request, console: Console) -> Plan:
+async def plan(request: Request, console: Console, begun: Begun) -> Plan:
     """What ``apply`` would do. Takes no lock: it touches nothing."""
-    target = read_target(request)
-    async with open_world(target) as world:
+    target = begun.target
+    async with open_world(target, begun.tools) as world:
         return (await plan_rollout(request, target, world, console)).plan
 
 
-async def apply(request: Request, console: Console) -> Report:
+async def apply(request: Request, console: Console, begun: Begun | None = None) -> Report:
     """The main job. A run of this inventory that was cut off is finished first (docs/decisions/0006)."""
-    async with _at_work(request) as (target, world, state):
+    async with _at_work(request, begun) as (target, world, state):
         cut_off = None if request.fresh else find_cut_off(state, target.fleet.source)
         if cut_off is not None:
             return await _take_up(cut_off, request, target, world, state, console)

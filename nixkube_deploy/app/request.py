@@ -1,5 +1,6 @@
 """What the user asked for, parsed once by the command line; and the fleet it leaves."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,9 @@ from nixkube_deploy.model.error import UsageError
 from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.strategy import HostPolicy, Limit, OnFailure, RebootBlockers, RebootPolicy, Strategy
+
+_LONGEST_BLANK = 64
+"""Bytes in which a plan's first brace is looked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,3 +144,16 @@ def _override_policy(policy: HostPolicy, overrides: Overrides) -> HostPolicy:
     drain = replace(policy.drain, enabled=False) if overrides.no_drain else policy.drain
     blockers = RebootBlockers() if overrides.ignore_blockers else policy.reboot_blockers
     return replace(policy, drain=drain, reboot=overrides.reboot or policy.reboot, reboot_blockers=blockers)
+
+
+def is_plan(path: Path) -> bool:
+    """Whether the argument of ``apply`` is a saved plan rather than an inventory (which may be JSON, too)."""
+    try:
+        with path.open("rb") as file:
+            if not file.read(_LONGEST_BLANK).lstrip().startswith(b"{"):
+                return False
+            file.seek(0)
+            data = json.load(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and "fingerprint" in data

@@ -18,9 +18,6 @@ from nixkube_deploy.model.names import HostName
 from nixkube_deploy.model.rollout import HostPlan, Plan
 from nixkube_deploy.plan.intent import left_by
 
-_LONGEST_BLANK = 64
-"""Bytes in which a plan's first brace is looked for."""
-
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Write a plan atomically, readable by its owner only.
@@ -44,19 +41,6 @@ def _replace(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def is_plan(path: Path) -> bool:
-    """Whether the argument of ``apply`` is a saved plan rather than an inventory (which may be JSON, too)."""
-    try:
-        with path.open("rb") as file:
-            if not file.read(_LONGEST_BLANK).lstrip().startswith(b"{"):
-                return False
-            file.seek(0)
-            data = json.load(file)
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and "fingerprint" in data
 
 
 def read_plan(path: Path) -> Plan:

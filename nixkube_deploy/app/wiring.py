@@ -1,29 +1,24 @@
 """Concrete backends behind the ports: the only file that names them."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.lastseen import LastSeen
 from nixkube_deploy.app.request import Target
-from nixkube_deploy.app.secrets import secrets_of
 from nixkube_deploy.app.state import state_directory
+from nixkube_deploy.app.tools import Tools, open_tools, program
 from nixkube_deploy.app.world import World
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
 from nixkube_deploy.backends.kubernetes.connect import open_cluster
 from nixkube_deploy.backends.kubernetes.fetch import fetch_kubeconfig
-from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.nix.closures import NixClosures
 from nixkube_deploy.backends.nix.program import NixProgram
 from nixkube_deploy.backends.nix.store import StoreFiles, store_root
 from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
 from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.backends.process.local import LocalProcesses
-from nixkube_deploy.backends.ssh.late import LateShell
 from nixkube_deploy.backends.web.get import ThreadedWeb
 from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.failure import Failure
@@ -34,44 +29,27 @@ from nixkube_deploy.protocols.activation import NativeActivator
 
 
 @asynccontextmanager
-async def open_world(target: Target) -> AsyncIterator[World]:
+async def open_world(target: Target, tools: Tools | None = None) -> AsyncIterator[World]:
     """Connect the fleet's ports to the real world; everything is closed with the block.
 
-    Nothing is contacted yet, unless the kubeconfig must be fetched from a control-plane host.
+    Nothing is contacted yet, unless the kubeconfig must be fetched from a control-plane host. ``tools`` that are open
+    already are left open.
     """
     fleet, whole = target.fleet, target.whole
     async with AsyncExitStack() as stack:
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nixkube-deploy-")))
-        clock = SystemClock()
-        secrets = stack.enter_context(secrets_of(whole.hosts.values()))
-        shell = await stack.enter_async_context(LateShell(whole.hosts, secrets, directory / "ssh"))
-        processes = LocalProcesses()
-        options = shell.options
-        nix = NixCli(
-            processes,
-            options,
-            shell,
-            program=_program("NIXKUBE_NIX", "nix"),
-            environ=os.environ,
-            settings=NixSettings(
-                evaluation=whole.evaluation,
-                build=whole.build,
-                roots=directory / "built",
-                wires=directory / "wires",
-                eval_jobs=os.environ.get("NIXKUBE_NIX_EVAL_JOBS", shutil.which("nix-eval-jobs") or ""),
-                evaluations=state_directory() / "evaluations",
-            ),
-        )
-        rebuild = _program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
-        anywhere = _program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
+        if tools is None:
+            tools = await stack.enter_async_context(open_tools(target))
+        clock, shell, processes, options = SystemClock(), tools.shell, tools.processes, tools.shell.options
+        rebuild = program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
+        anywhere = program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
         cluster, problem = await _cluster(whole, shell, clock, stack)
         yield World(
             fleet=fleet,
             whole=whole,
             clock=clock,
             shell=shell,
-            evaluator=nix,
-            store=nix,
+            evaluator=tools.evaluator,
+            store=tools.nix,
             closures=_closures(processes, shell),
             activators={
                 Activator.NATIVE: NativeActivator(shell, clock),
@@ -87,16 +65,12 @@ async def open_world(target: Target) -> AsyncIterator[World]:
 
 
 def _closures(processes: LocalProcesses, shell: Shell) -> NixClosures:
-    program = NixProgram(processes, _program("NIXKUBE_NIX", "nix"), os.environ)
-    return NixClosures(program, StoreFiles(store_root(os.environ.get("NIX_REMOTE", ""))), shell)
+    nix = NixProgram(processes, program("NIXKUBE_NIX", "nix"), os.environ)
+    return NixClosures(nix, StoreFiles(store_root(os.environ.get("NIX_REMOTE", ""))), shell)
 
 
 def _deploy_rs(fleet: Fleet) -> str:
-    return _program("NIXKUBE_DEPLOY_RS", fleet.deploy_rs or "")
-
-
-def _program(variable: str, default: str) -> str:
-    return os.environ.get(variable) or default
+    return program("NIXKUBE_DEPLOY_RS", fleet.deploy_rs or "")
 
 
 async def _cluster(

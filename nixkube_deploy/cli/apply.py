@@ -1,5 +1,6 @@
 """``deploy apply``."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,23 +55,36 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     deploy apply inventory.yaml --mode boot && deploy reboot inventory.yaml
     deploy plan inventory.yaml -o plan.json && deploy apply plan.json
     """
-    from nixkube_deploy.app.commands import apply, apply_saved, resume_only
-    from nixkube_deploy.app.saved import is_plan
-    from nixkube_deploy.cli.console import open_console
+    from nixkube_deploy.app.begin import begin
+    from nixkube_deploy.app.request import is_plan
 
-    yes, as_json, events, log = (options.pop(key) for key in ("yes", "as_json", "events", "log"))
+    opening = {key: options.pop(key) for key in ("yes", "as_json", "events", "log")}
     only_resume = options.pop("resume")
-    console = open_console(yes=yes, as_json=as_json, events=events, log=log)
     if is_plan(inventory):
+        from nixkube_deploy.app.commands import apply_saved
+
         skip_unreachable = options.pop("skip_unreachable")
         _refuse_options(on=on, resume=only_resume, **options)
+        console = _open_console(**opening)
         report = run_async(apply_saved, inventory, skip_unreachable, console)
     elif options["mode"] == DRY_ACTIVATE:
-        return _dry_activate(inventory, on, console, **options)
+        return _dry_activate(inventory, on, _open_console(**opening), **options)
+    elif only_resume:
+        from nixkube_deploy.app.commands import resume_only
+
+        console = _open_console(**opening)
+        report = run_async(resume_only, make_request(inventory, on, **options), console)
     else:
-        request = make_request(inventory, on, **options)
-        report = run_async(resume_only if only_resume else apply, request, console)
+        console, report = run_async(
+            begin, "apply", make_request(inventory, on, **options), partial(_open_console, **opening)
+        )
     return console.conclude(report)
+
+
+def _open_console(**opening: Any) -> "TerminalConsole":
+    from nixkube_deploy.cli.console import open_console
+
+    return open_console(**opening)
 
 
 def _dry_activate(inventory: Path, on: str | None, console: "TerminalConsole", **options: Any) -> int:

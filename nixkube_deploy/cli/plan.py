@@ -1,7 +1,7 @@
 """``deploy plan``."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from nixkube_deploy.cli.options import (
     strategy_options,
     yes_wipe_option,
 )
+
+if TYPE_CHECKING:
+    from nixkube_deploy.cli.console import TerminalConsole
 
 
 @click.command()
@@ -46,16 +49,15 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     """
     import json
 
-    from nixkube_deploy.app.commands import plan
+    from nixkube_deploy.app.begin import begin
+
+    output, graph, detailed, as_json = (options.pop(k) for k in ("output", "graph", "detailed_exitcode", "as_json"))
+    console, made = run_async(begin, "plan", make_request(inventory, on, **options), _open_console)
     from nixkube_deploy.app.saved import write_plan
-    from nixkube_deploy.cli.console import open_console
     from nixkube_deploy.model.graph_codec import plan_to_plain
     from nixkube_deploy.plan.explain import describe, dot, mermaid
     from nixkube_deploy.ui.planpaint import painted
 
-    output, graph, detailed, as_json = (options.pop(k) for k in ("output", "graph", "detailed_exitcode", "as_json"))
-    console = open_console()
-    made = run_async(plan, make_request(inventory, on, **options), console)
     if output is not None:
         write_plan(made, output)
         click.echo(f"saved to {output}; run exactly this with: deploy apply {output}", err=True)
@@ -68,3 +70,9 @@ def command(inventory: Path, on: str | None, **options: Any) -> int:
     if any(host.problem is not None for host in made.hosts):
         return 3
     return 2 if detailed and made.changes_anything else 0
+
+
+def _open_console() -> "TerminalConsole":
+    from nixkube_deploy.cli.console import open_console
+
+    return open_console()
