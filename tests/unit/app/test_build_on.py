@@ -6,6 +6,7 @@ import anyio
 import pytest
 from trio.testing import MockClock
 
+from nixkube_deploy.app.lastseen import LastSeen
 from nixkube_deploy.app.prepare import prepare
 from nixkube_deploy.app.target import AT_ONCE
 from nixkube_deploy.model.building import BuildOn
@@ -31,6 +32,7 @@ class Nix:
     takes: float = 0.0
     here: list[str] = field(default_factory=list)
     there: list[str] = field(default_factory=list)
+    installs: set[str] = field(default_factory=set)
     at_once: int = 0
     most_at_once: int = 0
 
@@ -40,6 +42,7 @@ class Nix:
 
     async def build(self, flake, wanted, installs, on_line=None) -> Built:
         self.here += [one.host for one in wanted]
+        self.installs |= installs
         contents = {one.host: SystemContents(path=one.out) for one in wanted}
         closures = {
             one.host: Closure(host=one.host, drv=one.drv, contents=contents[one.host], system=one.system)
@@ -99,6 +102,41 @@ async def test_each_host_is_built_where_the_inventory_says():
     assert list(found.closures) == ["w1", "w2", "w3"]
     assert found.closures[HostName("w2")].contents.kernel_params == "of w2"
     assert "built 3 of 3 closures" in said
+
+
+async def test_what_hosts_are_known_to_need_is_built_before_they_answer_and_the_rest_afterwards(tmp_path):
+    nix = Nix()
+    fleet = hosts(a_host("w1"), a_host("w2"), a_host("w3"), a_host("w4", build_on=BuildOn.TARGET))
+    seen = LastSeen(tmp_path, fleet.source)
+    seen.note({HostName(name): store_path("nixos-system-older") for name in ("w1", "w4")})
+    seen.note({HostName("w2"): an_evaluated("w2").out})
+    world = a_world(fleet, answering(), evaluator=nix, store=nix, last_seen=seen)
+    found = await prepare(world)
+    assert nix.here == ["w1", "w2", "w3"]
+    assert nix.there == ["w4"]
+    assert list(found.closures) == ["w1", "w2", "w3", "w4"]
+    assert seen.read()[HostName("w1")] == store_path("nixos-system-old")
+
+
+async def test_what_was_built_for_a_host_that_does_not_answer_is_no_part_of_the_plan(tmp_path):
+    nix, fleet = Nix(), hosts(a_host("w1"), a_host("w2"))
+    seen = LastSeen(tmp_path, fleet.source)
+    seen.note({HostName(name): store_path("nixos-system-older") for name in ("w1", "w2")})
+    shell = answering()
+    shell.unreachable("w1")
+    found = await prepare(a_world(fleet, shell, evaluator=nix, store=nix, last_seen=seen))
+    assert list(found.closures) == ["w2"]
+    assert found.problems[HostName("w1")].kind is FailureKind.UNREACHABLE
+    assert sorted(nix.here) == ["w1", "w2"]
+
+
+async def test_a_machine_that_was_wiped_since_is_built_anew_with_what_an_installation_needs(tmp_path):
+    nix, fleet = Nix(), hosts(a_host("w1"))
+    seen = LastSeen(tmp_path, fleet.source)
+    seen.note({HostName("w1"): store_path("nixos-system-older")})
+    await prepare(a_world(fleet, answering(bare=frozenset({"w1"})), evaluator=nix, store=nix, last_seen=seen))
+    assert nix.here == ["w1", "w1"]
+    assert nix.installs == {"w1"}
 
 
 async def test_a_host_that_runs_its_system_already_is_not_asked_again():

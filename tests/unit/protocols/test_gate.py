@@ -40,6 +40,9 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
+AT_ONCE, HTTP = KubeletGate(ready_for=0), (HttpGate(url="http://x/"),)
+
+
 @dataclass
 class FakeWeb:
     answers: dict[str, Answer] = field(default_factory=dict)
@@ -247,6 +250,15 @@ async def test_a_plain_host_needs_ssh_and_the_users_gates_only() -> None:
         expect_node=False, gates=Gates(kubelet=KubeletGate(ready_for=5), http=(HttpGate(url="http://x/"),))
     )
     assert anyio.current_time() < 7
+
+
+@pytest.mark.parametrize(("gates", "looks"), [(Gates(kubelet=AT_ONCE), 1), (Gates(kubelet=AT_ONCE, http=HTTP), 2)])
+async def test_the_proof_of_a_plain_host_is_its_first_pass_unless_the_user_asks_for_more(gates, looks) -> None:
+    bench = Bench()
+    bench.web.answers["http://x/"] = Answer(status=200)
+
+    await bench.open(expect_node=False, gates=gates)
+    assert len(bench.shell.ran) == looks
 
 
 async def test_without_a_cluster_there_is_no_node_to_expect() -> None:
