@@ -57,7 +57,7 @@ async def test_a_missing_program_says_what_to_install_or_set():
     with pytest.raises(TaskError) as caught:
         await LocalProcesses().run(Invocation(argv=("nixos-anywhere",), secret_env={"T": Secret("s3cret")}))
     failure = caught.value.failure
-    assert failure.kind is FailureKind.COMMAND
+    assert failure.kind is FailureKind.NOT_INSTALLED
     assert failure.message == "nixos-anywhere is not installed on this machine"
     assert "NIXKUBE_NIXOS_ANYWHERE=" in failure.next
     assert "s3cret" not in repr(failure)
