@@ -149,10 +149,10 @@ def breaches(samples: list[dict]) -> set[str]:
 
 
 def looked_often_enough(samples: list[dict], began: float, ended: float) -> None:
-    """About twenty times a second.
+    """Twenty times a second, but for a tenth: 19.5 on a machine with nothing else to do, and no gap over 0.3 s.
 
     A machine with more work than processors gives the observer its share only: the rate asked for falls with the
-    load, but never below eight a second. A host is away for more than a second (cordon, drain, reboot, gate), so that
+    load, but never below ten a second. A host is away for more than a second (cordon, drain, reboot, gate), so that
     even then each is seen several times, and no gap may be long enough to hide one.
     """
     times = [sample["at"] for sample in samples if "blind" not in sample and began <= sample["at"] <= ended]
@@ -161,8 +161,8 @@ def looked_often_enough(samples: list[dict], began: float, ended: float) -> None
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     told = f"{rate:.1f} looks a second, median gap {statistics.median(gaps):.3f} s, longest {max(gaps):.2f} s"
     print(f"\n{told}, {len(times)} looks in {ended - began:.1f} s, load {crowd:.1f} a processor")  # noqa: T201 (for pytest -s)
-    assert rate > max(8.0, 0.75 * HERTZ / crowd), told
-    assert max(gaps) < 1.0, told
+    assert rate > max(10.0, 0.9 * HERTZ / crowd), told
+    assert max(gaps) < min(1.0, 0.5 * crowd), told
 
 
 def test_thirty_nodes_reboot_within_their_budgets(tmp_path):

@@ -22,8 +22,8 @@ class Kubelets:
         self._config = plane.config_of("kwok", "system:masters")
         self._processes: dict[str, Program] = {}
 
-    def add(self, name: str, version: str) -> None:
-        """A new node, and its kubelet."""
+    def add(self, name: str, version: str = "", **said: str) -> None:
+        """A new node, and its kubelet; ``said`` is what it says of its machine beyond the usual."""
         info = {
             "machineID": f"m-{name}",
             "bootID": f"b-{name}",
@@ -35,6 +35,7 @@ class Kubelets:
             "architecture": "amd64",
             "containerRuntimeVersion": "containerd://2.0.5",
             "kubeProxyVersion": version,
+            **said,
         }
         amount = {"cpu": "4", "memory": "8Gi", "pods": "110"}
         labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
