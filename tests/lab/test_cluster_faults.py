@@ -253,13 +253,13 @@ CASES = (
         exit_code=HALTED,
         failed="w2/gate",
         kind=Kind.GATE,
-        says="w2",
+        says="no Node",
         new="w1",
         old="w2",
         long=True,
     ),
     Case(name="back under another address", faults="w2:other-address", setup=Setup(changes=REBOOT), long=True),
-    drained_too_long("pods never end", "w2:pods-stuck", "w2", long=True),
+    drained_too_long("pods never end", "w2:pods-stuck", "waits for its containers to end", long=True),
     Case(
         name="pods never become ready",
         faults="w2:pods-never-ready",
@@ -284,7 +284,9 @@ CASES = (
         setup=Setup(drain="15s"),
         long=True,
     ),
-    drained_too_long("evictions are throttled", "fleet:eviction-throttled", "evict", long=True),
+    drained_too_long(
+        "evictions are throttled", "fleet:eviction-throttled", "the API to take its eviction: Too many requests", long=True
+    ),
     Case(name="API throttles at first", faults="fleet:api-throttled*10", setup=Setup(drain="15s"), long=True),
     Case(name="API throttles everything", faults="fleet:api-throttled", exit_code=REFUSED, new=NOBODY, long=True),
     Case(name="API silent for a while", faults="fleet:api-silent=3s", setup=Setup(drain="20s"), long=True),
