@@ -285,7 +285,10 @@ CASES = (
         long=True,
     ),
     drained_too_long(
-        "evictions are throttled", "fleet:eviction-throttled", "the API to take its eviction: Too many requests", long=True
+        "evictions are throttled",
+        "fleet:eviction-throttled",
+        "the API to take its eviction: Too many requests",
+        long=True,
     ),
     Case(name="API throttles at first", faults="fleet:api-throttled*10", setup=Setup(drain="15s"), long=True),
     Case(name="API throttles everything", faults="fleet:api-throttled", exit_code=REFUSED, new=NOBODY, long=True),
