@@ -80,7 +80,11 @@ async def plan_rollout(request: Request, target: Target, world: World, console: 
     if request.diff:
         prepared = replace(prepared, differences=await differences(world, prepared, console.say))
     choices = Choices(
-        bootstrap=request.bootstrap, yes_wipe=request.yes_wipe, mode=request.mode, digest=target.loaded.digest
+        bootstrap=request.bootstrap,
+        only_install=request.only_install,
+        yes_wipe=request.yes_wipe,
+        mode=request.mode,
+        digest=target.loaded.digest,
     )
     plan, prepared = await with_outlook(world, prepared, lambda p: rollout(world.fleet, p, choices), console.say)
     return Planned(plan=plan, prepared=prepared)

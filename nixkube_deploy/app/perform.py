@@ -15,6 +15,7 @@ from nixkube_deploy.model.action import (
     CordonNode,
     DrainNode,
     InstallNixos,
+    InstallPhase,
     OpenGate,
     PromoteEntry,
     ProveHost,
@@ -39,6 +40,8 @@ from nixkube_deploy.protocols import disruption, reboot
 from nixkube_deploy.protocols.blockers import await_blockers
 from nixkube_deploy.protocols.bootentry import promote
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
+from nixkube_deploy.protocols.install import Installation, InstallWorld
+from nixkube_deploy.protocols.installed import as_installed
 from nixkube_deploy.protocols.patience import PatientShell
 from nixkube_deploy.protocols.situation import look
 from nixkube_deploy.protocols.wayback import roll_back
@@ -62,6 +65,8 @@ class Performer:
     """Hosts this graph empties first."""
     resumed: bool = False
     """Whether an earlier controller began this run."""
+    installs: frozenset[HostName] = frozenset()
+    """Hosts this graph installs."""
     rebooted: set[HostName] = field(default_factory=set)
     """Hosts that had to reboot although no plan foresaw it."""
     heard: dict[HostName, tuple[str, ...]] = field(default_factory=dict)
@@ -77,8 +82,7 @@ class Performer:
             case CopyClosure(host=name, closure=path):
                 return Done(changed=await self.world.store.copy(path, self._host(name), attempt.report))
             case InstallNixos(host=name):
-                await self.world.installer.install(self._host(name), task.action, attempt.report)
-                return Done()
+                return await self._install(self.world.fleet.hosts[name], task.action, attempt)
             case AwaitBlockers():
                 return await self._await_blockers(task.action, attempt)
             case CordonNode(host=name):
@@ -110,7 +114,19 @@ class Performer:
                 assert_never(task.action)
 
     def _host(self, name: HostName) -> Host:
-        return self.world.fleet.hosts[name]
+        """A host that this run installs answers with the key that was sent along, whatever the inventory pins."""
+        host = self.world.fleet.hosts[name]
+        key = self.world.pins.get(host) if name in self.installs else None
+        return host if key is None else as_installed(host, key)
+
+    async def _install(self, host: Host, action: InstallNixos, attempt: Attempt) -> Done:
+        world = InstallWorld(
+            shell=self.world.shell, clock=self.world.clock, installer=self.world.installer, pins=self.world.pins
+        )
+        phase = Installation(world=world, host=host, action=action, report=attempt.report, resumed=attempt.resumed)
+        changed = await phase.perform()
+        told = action.phase is InstallPhase.REBOOT and host.ssh.host_key != (key := self.world.pins.get(host))
+        return Done(changed=changed, detail=f'its host key now: ssh: {{host_key: "{key}"}}' if told else "")
 
     def _cluster(self) -> Cluster:
         assert self.world.cluster is not None, "a plan with Nodes is only made when the cluster answered"

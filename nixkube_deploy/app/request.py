@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from nixkube_deploy.app.pins import InstalledKeys
+from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.inventory.load import Loaded, load_fleet
 from nixkube_deploy.inventory.select import select
 from nixkube_deploy.inventory.shape import Unfit
@@ -51,6 +53,7 @@ class Request:
     """Selector, None for every host."""
     overrides: Overrides = Overrides()
     bootstrap: bool = False
+    only_install: bool = False
     yes_wipe: frozenset[HostName] = frozenset()
     skip_unreachable: bool = False
     mode: SwitchMode = SwitchMode.SWITCH
@@ -77,7 +80,8 @@ def read_target(request: Request) -> Target:
         UsageError: the inventory or the selector is wrong, or selects nothing.
     """
     loaded = load_fleet(request.inventory)
-    whole = fleet = _override(loaded.fleet, request.overrides)
+    known = InstalledKeys(state_directory(), loaded.fleet.source).known(loaded.fleet)
+    whole = fleet = _override(known, request.overrides)
     if request.on is not None:
         chosen = select(request.on, fleet)
         if not chosen:

@@ -22,7 +22,7 @@ def secrets_of(hosts: Iterable[Host]) -> Iterator[Callable[[SecretRef], Awaitabl
 
     Meanwhile the variables that hold secrets are not in the environment: no program that is started inherits one.
     """
-    references = {host.privilege_password for host in hosts}
+    references = {reference for host in hosts for reference in _references(host)}
     names = {reference.env for reference in references if isinstance(reference, SecretFromEnv)}
     taken = {name: Secret(os.environ.pop(name)) for name in names & set(os.environ)}
 
@@ -35,6 +35,14 @@ def secrets_of(hosts: Iterable[Host]) -> Iterator[Callable[[SecretRef], Awaitabl
         yield resolve
     finally:
         os.environ.update((name, secret.reveal()) for name, secret in taken.items())
+
+
+def _references(host: Host) -> Iterator[SecretRef | None]:
+    yield host.privilege_password
+    if host.bootstrap is not None:
+        yield host.bootstrap.host_key
+        yield from host.bootstrap.secrets.values()
+        yield from host.bootstrap.disk_encryption_keys.values()
 
 
 async def resolve_secret(reference: SecretRef) -> Secret:

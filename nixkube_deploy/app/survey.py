@@ -8,7 +8,8 @@ from nixkube_deploy.model.error import Refused, TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
-from nixkube_deploy.model.names import HostName
+from nixkube_deploy.model.names import HostName, NodeName
+from nixkube_deploy.protocols.installed import INSTALLER, as_installer, look_at
 from nixkube_deploy.protocols.nodes import match_nodes, node_facts
 from nixkube_deploy.protocols.probe import probe
 from nixkube_deploy.protocols.together import together
@@ -43,9 +44,14 @@ async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> S
 
     async def ask(host: Host) -> None:
         try:
-            found.facts[host.name] = await probe(world.shell, host, distribution)
+            facts = await probe(world.shell, host, distribution)
+            found.facts[host.name] = await _with_disks(world, host, facts)
         except TaskError as error:
-            found.problems[host.name] = error.failure
+            installer = await _installer(world, host)
+            if installer is None:
+                found.problems[host.name] = error.failure
+            else:
+                found.facts[host.name] = installer
 
     await together(ask, hosts, PROBES_AT_ONCE)
     say(f"probed {len(found.facts)} of {len(hosts)} hosts")
@@ -56,12 +62,41 @@ async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> S
     return found
 
 
+async def _installer(world: World, host: Host) -> HostFacts | None:
+    """A machine whose installation was cut off: it answers as another user, and maybe with another host key.
+
+    Only an installer is taken for one, and only of a host that may be installed: it has nothing worth protecting, and
+    the guards look at it as at any other.
+    """
+    if host.bootstrap is None:
+        return None
+    try:
+        facts = await probe(world.shell, as_installer(host), world.fleet.cluster.distribution)
+    except TaskError:
+        return None
+    return await _with_disks(world, as_installer(host), facts) if facts.variant == INSTALLER else None
+
+
+async def _with_disks(world: World, host: Host, facts: HostFacts) -> HostFacts:
+    """What a machine that may be installed says of its disks."""
+    if host.bootstrap is None or facts.runs_nixos:
+        return facts
+    seen = await look_at(world.shell, host)
+    return replace(facts, missing_disks=seen.missing, disks=seen.disks)
+
+
 async def _add_nodes(world: World, found: Survey) -> None:
     if world.cluster is None or not found.facts:
         return
-    nodes = match_nodes(found.facts, world.fleet.hosts, await world.cluster.nodes())
+    every = await world.cluster.nodes()
+    nodes = match_nodes(found.facts, world.fleet.hosts, every)
     for name, node in nodes.items():
         found.facts[name] = replace(found.facts[name], node=node_facts(node))
+    named = {node.name for node in every}
+    for name, facts in found.facts.items():
+        called = world.fleet.hosts[name].node or name
+        if facts.node is None and not facts.runs_nixos and called in named:
+            found.facts[name] = replace(facts, namesake=NodeName(called))
 
 
 async def add_drivers(world: World, found: Survey) -> None:

@@ -6,7 +6,7 @@ Made first, and of few modules. What they are for is the conductor's business.
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,15 @@ from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.process.local import LocalProcesses
 from nixkube_deploy.backends.ssh.late import LateShell
+from nixkube_deploy.model.secret import Secret, SecretRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tools:
     """What speaks to hosts and to Nix."""
 
+    secrets: Callable[[SecretRef], Awaitable[Secret]]
+    """Resolves what the inventory refers to."""
     shell: LateShell
     processes: LocalProcesses
     nix: NixCli
@@ -54,7 +57,7 @@ async def open_tools(target: Target) -> AsyncIterator[Tools]:
                 evaluations=state_directory() / "evaluations",
             ),
         )
-        yield Tools(shell=shell, processes=processes, nix=nix, evaluator=EvaluationAhead(nix))
+        yield Tools(secrets=secrets, shell=shell, processes=processes, nix=nix, evaluator=EvaluationAhead(nix))
 
 
 def program(variable: str, default: str) -> str:

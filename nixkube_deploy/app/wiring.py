@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from nixkube_deploy.app.clock import SystemClock
 from nixkube_deploy.app.lastseen import LastSeen
+from nixkube_deploy.app.pins import InstalledKeys
 from nixkube_deploy.app.request import Target
 from nixkube_deploy.app.state import state_directory
 from nixkube_deploy.app.tools import Tools, open_tools, program
@@ -40,6 +41,7 @@ async def open_world(target: Target, tools: Tools | None = None) -> AsyncIterato
         if tools is None:
             tools = await stack.enter_async_context(open_tools(target))
         clock, shell, processes, options = SystemClock(), tools.shell, tools.processes, tools.shell.options
+        pins = InstalledKeys(state_directory(), whole.source)
         rebuild = program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
         cluster, problem = await _cluster(whole, shell, clock, stack)
@@ -56,7 +58,8 @@ async def open_world(target: Target, tools: Tools | None = None) -> AsyncIterato
                 Activator.NIXOS_REBUILD: NixosRebuildActivator(processes, shell, options, program=rebuild),
                 Activator.DEPLOY_RS: DeployRsActivator(processes, shell, options, _deploy_rs(whole)),
             },
-            installer=NixosAnywhere(processes, options, program=anywhere),
+            installer=NixosAnywhere(processes, options, tools.secrets, pins, program=anywhere),
+            pins=pins,
             web=ThreadedWeb(),
             last_seen=LastSeen(state_directory() / "last-seen", whole.source),
             cluster=cluster,

@@ -11,7 +11,7 @@ from nixkube_deploy.ports.activator import Activator
 from nixkube_deploy.ports.clock import Clock
 from nixkube_deploy.ports.closures import Closures
 from nixkube_deploy.ports.cluster import Cluster
-from nixkube_deploy.ports.installer import Installer
+from nixkube_deploy.ports.installer import Installer, Pins
 from nixkube_deploy.ports.nix import Evaluator, Store
 from nixkube_deploy.ports.shell import Shell
 from nixkube_deploy.ports.web import Web
@@ -32,6 +32,7 @@ class World:
     closures: Closures
     activators: Mapping[ActivatorName, Activator]
     installer: Installer
+    pins: Pins
     web: Web
     last_seen: LastSeen = field(default_factory=LastSeen)
     cluster: Cluster | None = None

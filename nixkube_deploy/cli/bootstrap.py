@@ -27,9 +27,8 @@ from nixkube_deploy.cli.options import (
 def command(inventory: Path, on: str, **options: Any) -> int:
     """Install NixOS on bare or foreign machines with nixos-anywhere, several at once, phase by phase.
 
-    The disks named in the inventory are wiped. A machine that is a member of the cluster, or is not the one the
-    inventory expects, is refused unless --yes-wipe names it; one that already runs NixOS is switched, unless
-    --yes-wipe names it, too.
+    The disks named in the inventory are wiped. A machine that runs NixOS, is a member of the cluster, or is not the
+    one the inventory expects, is refused unless --yes-wipe names it. Cut off and run again, it goes on where it was.
 
     \b
     deploy bootstrap inventory.yaml --on 'w4,w5'
@@ -38,5 +37,5 @@ def command(inventory: Path, on: str, **options: Any) -> int:
     from nixkube_deploy.cli.console import open_console
 
     console = open_console(**{name: options.pop(name) for name in ("yes", "as_json", "events", "log")})
-    request = make_request(inventory, on, bootstrap=True, **options)
+    request = make_request(inventory, on, bootstrap=True, only_install=True, **options)
     return console.conclude(run_async(apply, request, console))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nixkube_deploy.inventory.bootstrap import settings as bootstrap_settings
 from nixkube_deploy.inventory.checks import check_copy, check_fleet
 from nixkube_deploy.inventory.groups import Lineage, gather, lineages, references
 from nixkube_deploy.inventory.jumps import own_jump
@@ -15,7 +16,7 @@ from nixkube_deploy.inventory.rules import DAYS, HOST_STRATEGY
 from nixkube_deploy.inventory.sections import Layer, Section, merge
 from nixkube_deploy.inventory.source import Source
 from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
-from nixkube_deploy.model.fleet import BootstrapSettings, Cluster, CopySettings, Fleet, Group, Host, SshSettings
+from nixkube_deploy.model.fleet import Cluster, CopySettings, Fleet, Group, Host, SshSettings
 from nixkube_deploy.model.names import GroupName, HostName
 from nixkube_deploy.model.strategy import (
     AlertBlocker,
@@ -129,7 +130,7 @@ def _host(name: HostName, groups: tuple[GroupName, ...], merged: Section) -> Hos
         ssh=SshSettings(**written.get("ssh", {})),
         copy=CopySettings(**written.get("copy", {})),
         policy=_policy(written.get("strategy", {})),
-        bootstrap=BootstrapSettings(**bootstrap) if bootstrap is not None else None,
+        bootstrap=bootstrap_settings(bootstrap) if bootstrap is not None else None,
         **{key: written[key] for key in plain if key in written},
     )
 

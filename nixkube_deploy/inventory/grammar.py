@@ -4,13 +4,13 @@ The parser reads with it, ``schema`` prints it, ``explain`` walks it. What keys 
 """
 
 from nixkube_deploy.inventory import units, values
+from nixkube_deploy.inventory.bootstrap import BOOTSTRAP
 from nixkube_deploy.inventory.building import BUILD, EVALUATION
 from nixkube_deploy.inventory.rules import GATES, GROUP_STRATEGY, HOST_STRATEGY, STRATEGY
 from nixkube_deploy.inventory.shape import Choice, Count, Field, Flag, ListOf, Record, TableOf, fields_of
 from nixkube_deploy.model.building import BuildOn
 from nixkube_deploy.model.fleet import (
     Activator,
-    BootstrapSettings,
     Cluster,
     CopySettings,
     CopyVia,
@@ -61,7 +61,7 @@ SSH = Record(
             "keepalive": (units.duration(), "Ask a silent connection for a sign of life this often; 0s never."),
             "host_key": (values.HOST_KEY, "The host's public key; when given, nothing else is accepted."),
             "host_key_policy": (
-                Choice.of(HostKeyPolicy),
+                Choice(words=(HostKeyPolicy.VERIFY, HostKeyPolicy.ACCEPT_NEW), make=HostKeyPolicy),
                 "What to do with a key that is not known yet; a changed one is always refused.",
             ),
             "known_hosts": (values.FILE_PATH, "A known_hosts file to use in place of ssh_config's."),
@@ -86,24 +86,6 @@ COPY = Record(
                 units.duration(),
                 "Where a copy lacks room: delete generations older than this, and collect garbage; absent: never.",
             ),
-        },
-    ),
-)
-
-BOOTSTRAP = Record(
-    name="bootstrap",
-    doc="What installing this host needs, and the guards against wiping the wrong machine.",
-    fields=fields_of(
-        BootstrapSettings,
-        {
-            "disks": (
-                ListOf(item=values.DEVICE, unique=True),
-                "The disks that will be wiped, by stable path (/dev/disk/by-id/...).",
-            ),
-            "extra_files": (values.FILE_PATH, "A folder copied to the new system's root."),
-            "expect_serial": (values.WORD, "Install only if the machine's DMI serial number is this."),
-            "expect_machine_id": (values.WORD, "Install only if the running system's machine-id is this."),
-            "kexec": (values.PATH_OR_URL, "A kexec tarball in place of nixos-anywhere's own."),
         },
     ),
 )

@@ -363,10 +363,14 @@ class Record(Shape):
         return at.wrong(key.mark, f"unknown key {quote(key.text)} in {at.name}", hint=hint)
 
 
+def _default(each: dataclasses.Field[Any]) -> Any:
+    return each.default if each.default_factory is dataclasses.MISSING else each.default_factory()
+
+
 def fields_of(model: Any, described: Mapping[str, tuple[Shape, str]]) -> dict[str, Field]:
     """Fields whose defaults are the model's own; one without default is required, a record's stand inside it."""
     found = {}
-    defaults = {each.name: each.default for each in dataclasses.fields(model)}
+    defaults = {each.name: _default(each) for each in dataclasses.fields(model)}
     for name, (shape, doc) in described.items():
         required = defaults[name] is dataclasses.MISSING
         default = NO_DEFAULT if required or isinstance(shape, Record) else defaults[name]

@@ -42,6 +42,7 @@ _ALL = (
     Kind(name="disconnect-during", summary="the connection drops while a command with this text runs on",
          argument="text", required=True),
     Kind(name="wrong-host-key", summary="the host presents another key"),
+    Kind(name="other-host-key", summary="once installed, the host presents another key than the one sent along"),
     Kind(name="auth-refused", summary="the host refuses the key"),
     Kind(name="sudo-password-wrong", summary="sudo, doas and run0 refuse"),
     Kind(name="disk-full", summary="no space left", argument="store|boot", default="store"),

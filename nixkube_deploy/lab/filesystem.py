@@ -270,8 +270,19 @@ def _kernel_files(machine: Machine) -> dict[str, Node]:
         "/proc/sys/kernel/osrelease": machine.kernel_release + "\n",
         "/proc/version": f"Linux version {machine.kernel_release}\n",
         "/proc/swaps": "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n",
+        "/proc/mounts": "/dev/root / ext4 rw 0 0\n"
+        + ("/dev/disk/by-partlabel/root /mnt ext4 rw 0 0\n" if machine.partitioned else ""),
         "/sys/class/dmi/id/product_serial": machine.serial + "\n",
+        **dict.fromkeys(machine.disks, ""),
+        **_installing(machine),
     }
+
+
+def _installing(machine: Machine) -> dict[str, Node]:
+    """The system on /mnt, as soon as nixos-install has made its profile."""
+    if machine.prepared is None:
+        return {}
+    return {f"/mnt{PROFILE}": Link("system-1-link"), f"/mnt{PROFILE}-1-link": Link(machine.prepared)}
 
 
 def _etc_files(machine: Machine) -> dict[str, Node]:

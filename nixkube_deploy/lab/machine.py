@@ -119,6 +119,10 @@ class Machine:
     prepared: str | None = None
     """The closure installed under /mnt, while the installer runs."""
     partitioned: bool = False
+    disks: list[str] = field(default_factory=list)
+    """Device paths."""
+    at_work: str = ""
+    """The disko script or nixos-install that runs in the installer, whoever started it."""
     boots: int = 1
     activations: dict[str, dict[str, int]] = field(default_factory=dict)
     """How often each system was activated, by verb."""

@@ -36,6 +36,7 @@ def create_machine(host: Host, birth: Birth) -> Machine:
         boot_id=str(uuid.uuid4()),
         serial=(host.bootstrap and host.bootstrap.expect_serial) or f"LAB-{host.name.upper()}",
         host_key=host.name,
+        disks=list(host.bootstrap.disks if host.bootstrap else ()) or [f"/dev/disk/by-id/ata-LAB_{host.name.upper()}"],
         loader=Loader(kind="systemd-boot" if host.system.startswith("x86_64") else "generic-extlinux"),
         booted_at=birth.now - 3 * _DAYS,
     )

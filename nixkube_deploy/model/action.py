@@ -33,6 +33,8 @@ class InstallPhase(StrEnum):
     """nixos-anywhere's phases, in their order."""
 
     KEXEC = "kexec"
+    REPORT = "report"
+    """Ours: no phase of nixos-anywhere runs, it only writes the hardware report."""
     DISKO = "disko"
     INSTALL = "install"
     REBOOT = "reboot"
@@ -71,6 +73,10 @@ class InstallNixos:
     phase: InstallPhase
     closure: StorePath
     disko: StorePath | None
+    boot_id: str = ""
+    """The machine's before anything was done to it."""
+    serial: str = ""
+    """The machine's, as it was seen when the plan was made; what is wiped must have it. Empty: it could not be read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

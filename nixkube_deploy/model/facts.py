@@ -101,6 +101,12 @@ class HostFacts:
     etcd_healthy: bool | None = None
     """What the host's etcd member says of itself; None: there is none, or it cannot be asked."""
     node: NodeFacts | None = None
+    namesake: NodeName | None = None
+    """A Node with the host's name that is not this machine: another one that is away, or was."""
+    missing_disks: tuple[str, ...] = ()
+    """Of the disks the inventory lets be wiped, those it does not have; only asked where it may be installed."""
+    disks: tuple[str, ...] = ()
+    """The stable names of its disks; asked with them."""
 
     @property
     def runs_nixos(self) -> bool:

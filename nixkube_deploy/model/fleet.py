@@ -129,6 +129,8 @@ class HostKeyPolicy(StrEnum):
 
     VERIFY = "verify"
     ACCEPT_NEW = "accept-new"
+    ANY = "any"
+    """Never the inventory's: for looks at an installer, whose key nobody can know. Nothing secret is sent to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +168,34 @@ class CopySettings:
     """When a copy lacks room: delete generations older than this many seconds, then collect garbage. None: never."""
 
 
+class ReportBackend(StrEnum):
+    """Which program looks at the hardware, in the installer."""
+
+    FACTER = "nixos-facter"
+    GENERATE_CONFIG = "nixos-generate-config"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HardwareReport:
+    """A file of the flake that nixos-anywhere writes once the installer runs."""
+
+    path: str
+    backend: ReportBackend = ReportBackend.FACTER
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallDeadlines:
+    """Seconds each phase of an installation may take: nixos-anywhere itself waits without end in four places."""
+
+    kexec: float = 1200.0
+    report: float = 300.0
+    disko: float = 900.0
+    install: float = 3600.0
+    reboot: float = 300.0
+    boot: float = 900.0
+    """From the reboot until the installed system answers with its own host key."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootstrapSettings:
     """What nixos-anywhere needs to install this host, and the guards against wiping the wrong machine."""
@@ -176,6 +206,18 @@ class BootstrapSettings:
     expect_machine_id: str | None = None
     kexec: str | None = None
     """Path or URL of a kexec tarball, None for nixos-anywhere's own."""
+    installer_port: int | None = None
+    """Where the installer's SSH listens; None: where the machine's did."""
+    host_key: SecretRef | None = None
+    """The private host key of the installed system; None: that of ``extra_files``, or a new one."""
+    secrets: Mapping[str, SecretRef] = field(default_factory=dict)
+    """Path in the installed system to what is written there, readable by root only."""
+    ownership: Mapping[str, str] = field(default_factory=dict)
+    """Path in the installed system to ``uid:gid``; everything else is root's."""
+    disk_encryption_keys: Mapping[str, SecretRef] = field(default_factory=dict)
+    """Path in the installer to what is written there before the disks are formatted."""
+    hardware_report: HardwareReport | None = None
+    deadlines: InstallDeadlines = InstallDeadlines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,8 +62,12 @@ def refused_switch(host: Host, facts: HostFacts, closure: Closure) -> Failure | 
 
 
 def wipe_guard(host: Host, facts: HostFacts, closure: Closure, *, agreed: bool) -> Failure | None:
-    """The first reason not to wipe this machine; ``agreed`` (``--yes-wipe``) overrides those about its identity."""
-    objections = _incomplete(host, closure) if agreed else (*_identity(host, facts), *_incomplete(host, closure))
+    """The first reason not to wipe this machine; ``agreed`` (``--yes-wipe``) overrides those about its identity.
+
+    Nothing overrides those about its disks: which of them may be wiped is the inventory's to say.
+    """
+    impossible = (*_incomplete(host, closure), *_other_disks(host, facts))
+    objections = impossible if agreed else (*_identity(host, facts), *impossible)
     return next(iter(objections), None)
 
 
@@ -71,6 +75,12 @@ def _identity(host: Host, facts: HostFacts) -> Iterator[Failure]:
     settings = host.bootstrap or BootstrapSettings()
     if facts.node is not None:
         yield _refusal(host, f"it is already a member of the cluster, as Node {facts.node.name}")
+    if facts.namesake is not None:
+        yield _refusal(
+            host,
+            f"the cluster has a Node {facts.namesake} that is another machine",
+            instead=f"if that machine is gone: kubectl delete node {facts.namesake}",
+        )
     for what, expected, seen in (
         ("serial number", settings.expect_serial, facts.serial),
         ("machine-id", settings.expect_machine_id, facts.machine_id),
@@ -80,13 +90,13 @@ def _identity(host: Host, facts: HostFacts) -> Iterator[Failure]:
             yield _refusal(host, because, expected=expected, seen=seen)
 
 
-def _refusal(host: Host, because: str, *, expected: str = "", seen: str = "") -> Failure:
+def _refusal(host: Host, because: str, *, expected: str = "", seen: str = "", instead: str = "") -> Failure:
     return Failure(
         kind=FailureKind.WIPE_GUARD,
         message=f"{host.name} is not wiped: {because}",
         expected=expected,
         seen=seen,
-        next=f"check that {host.address} is the right machine; --yes-wipe {host.name} overrides this",
+        next=f"{instead or f'check that {host.address} is the right machine'}; --yes-wipe {host.name} overrides this",
     )
 
 
@@ -103,6 +113,31 @@ def _incomplete(host: Host, closure: Closure) -> Iterator[Failure]:
             message=f"{host.name} cannot be installed: its configuration has no disko script",
             next="import disko.nixosModules.disko and set disko.devices in the configuration",
         )
+
+
+def _other_disks(host: Host, facts: HostFacts) -> Iterator[Failure]:
+    if facts.missing_disks:
+        yield Failure(
+            kind=FailureKind.WIPE_GUARD,
+            message=f"{host.name} is not wiped: it has no {', '.join(facts.missing_disks)}",
+            expected="the disks that the inventory lets be wiped",
+            seen=", ".join(facts.disks) or "no disk with a stable name",
+            evidence=facts.disks,
+            next=f"check that {host.address} is the right machine, then name its disks: "
+            f"hosts.{host.name}.bootstrap.disks",
+        )
+
+
+def installed_already(host: Host, facts: HostFacts, fleet: Fleet) -> Failure:
+    """``bootstrap`` was asked for a machine that runs another NixOS than the one it is to get."""
+    assert facts.current is not None
+    return Failure(
+        kind=FailureKind.WIPE_GUARD,
+        message=f"{host.name} is not wiped: it already runs NixOS",
+        expected="a machine without NixOS, or one that runs what it is to get",
+        seen=f"{facts.hostname} with {facts.current.path}",
+        next=f"deploy apply {fleet.source} --on {host.name} switches it; --yes-wipe {host.name} wipes it",
+    )
 
 
 def how_to_install(fleet: Fleet, facts: HostFacts) -> str:

@@ -41,6 +41,8 @@ class Choices:
 
     bootstrap: bool = False
     """Install NixOS on machines that have none."""
+    only_install: bool = False
+    """Do nothing else: a machine that runs another NixOS is refused, not switched."""
     yes_wipe: frozenset[HostName] = frozenset()
     """Hosts to wipe although a guard objects."""
     no_drain: bool = False

@@ -38,6 +38,9 @@ def _of_installing(intent: Intent, facts: HostFacts) -> Iterator[str]:
     yield f"wipes {', '.join(settings.disks)}"
     if facts.runs_nixos:
         yield "the machine runs NixOS now; what is on its disks is lost"
+    yield "nixos-anywhere verifies no host key: until the first boot, which is verified, the network is trusted"
+    if intent.host.ssh.host_key is not None and settings.host_key is None:
+        yield "the host key that the inventory pins changes, unless extra_files brings it along"
     if settings.expect_serial is None and settings.expect_machine_id is None:
         yield "only its address says that this is the right machine: bootstrap.expect_serial would prove it"
 

@@ -11,7 +11,15 @@ from nixkube_deploy.model.fleet import Fleet, Host
 from nixkube_deploy.model.rollout import Plan
 from nixkube_deploy.plan.assemble import assemble
 from nixkube_deploy.plan.classify import classify, foreign
-from nixkube_deploy.plan.guard import how_to_install, missing, refused_switch, unbuilt, wipe_guard, wrong_architecture
+from nixkube_deploy.plan.guard import (
+    how_to_install,
+    installed_already,
+    missing,
+    refused_switch,
+    unbuilt,
+    wipe_guard,
+    wrong_architecture,
+)
 from nixkube_deploy.plan.intent import Intent, intend, without_drain
 from nixkube_deploy.plan.mode import by_mode, in_mode, refused_mode
 from nixkube_deploy.plan.prepared import Choices, Prepared
@@ -43,6 +51,8 @@ def _intend(fleet: Fleet, host: Host, prepared: Prepared, choices: Choices) -> I
         return replace(known, problem=unbuilt(host.name))
     if problem := wrong_architecture(facts, closure):
         return replace(known, problem=problem)
+    if choices.only_install and facts.current is not None and not wipes and facts.current.path != closure.out:
+        return replace(known, problem=installed_already(host, facts, fleet))
     make = _install if wipes else _switch
     return make(fleet, known, facts, closure, choices)
 

@@ -29,7 +29,7 @@ from nixkube_deploy.model.action import (
     WayBack,
 )
 from nixkube_deploy.model.change import ChangeClass
-from nixkube_deploy.model.fleet import Activator
+from nixkube_deploy.model.fleet import Activator, BootstrapSettings, InstallDeadlines
 from nixkube_deploy.model.names import HostName, TaskId
 from nixkube_deploy.model.strategy import Gates, RebootMethod, RetryPolicy
 from nixkube_deploy.model.task import Pool, Section, Task
@@ -60,7 +60,7 @@ WAIT_MARGIN = 60.0
 """Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
 SILENCE = 240.0
 """The same for steps that change a host: they ask a host that fell silent for three minutes before they say so."""
-SHORT, COPYING, PHASE, INSTALLING = 60.0, 3900.0, 1800.0, 7200.0
+SHORT, COPYING = 60.0, 3900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,13 +193,30 @@ def _empty(intent: Intent) -> Iterator[_Step]:
 
 def _install(intent: Intent) -> Iterator[_Step]:
     assert intent.target is not None
+    assert intent.facts is not None
+    settings = intent.host.bootstrap or BootstrapSettings()
     for phase in InstallPhase:
+        if phase is InstallPhase.REPORT and settings.hardware_report is None:
+            continue
         yield _Step(
             name=f"install-{phase}",
-            action=InstallNixos(host=intent.host.name, phase=phase, closure=intent.target, disko=intent.disko),
+            action=InstallNixos(
+                host=intent.host.name,
+                phase=phase,
+                closure=intent.target,
+                disko=intent.disko,
+                boot_id=intent.facts.boot_id,
+                serial=intent.facts.serial,
+            ),
             pool=Pool.INSTALL,
-            timeout=INSTALLING if phase is InstallPhase.INSTALL else PHASE,
+            timeout=_phase_deadline(phase, settings.deadlines),
         )
+
+
+def _phase_deadline(phase: InstallPhase, deadlines: InstallDeadlines) -> float:
+    """The process's own, twice that for the looks before and behind it, and the first boot."""
+    seconds: float = getattr(deadlines, phase.value)
+    return 3 * seconds + (deadlines.boot if phase is InstallPhase.REBOOT else 0.0) + WAIT_MARGIN
 
 
 def _change(intent: Intent) -> Iterator[_Step]:

@@ -77,7 +77,8 @@ class FakeProcesses:
         await self._sleep(rule.takes, invocation)
         result = rule.respond(invocation)
         if on_line is not None:
-            for line in result.stderr.splitlines():
+            heard = (result.stdout if invocation.hear_stdout else "") + result.stderr
+            for line in heard.splitlines():
                 on_line(line)
         return result
 

@@ -260,6 +260,7 @@ async def test_a_bare_machine_becomes_a_host_phase_by_phase(tmp_path):
         async def phase(name):
             return await use(
                 world, "nixos-anywhere", "--target-host", "root@127.0.0.1", "-p", str(machine.port),
+                "--post-kexec-ssh-port", str(machine.port),
                 "-i", str(world.folder / "keys/id_ed25519"), "--phases", name, "--store-paths", disko, system,
                 "--extra-files", str(tmp_path / "extra"),
             )  # fmt: skip

@@ -16,7 +16,7 @@ from nixkube_deploy.backends.ssh.dial import Via, dial
 from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.backends.ssh.settings import Hop, route
 from nixkube_deploy.model.error import TaskError
-from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.fleet import Host, SshSettings
 from nixkube_deploy.model.names import HostName
 
 _CLOSING: Final = 2.0
@@ -85,7 +85,8 @@ class Connections:
         self._hosts = hosts
         self._limits = limits.fitted()
         self._handshakes = anyio.Semaphore(limits.handshakes)
-        self._routes: dict[HostName, tuple[Hop, ...]] = {}
+        self._routes: dict[tuple[HostName, SshSettings], tuple[Hop, ...]] = {}
+        """By settings, too: a machine that is being installed answers as another user, with another key."""
         self._slots: dict[_Key, Slot] = {}
         self._open: dict[_Key, Slot] = {}
         """Connected or connecting, the least recently used first."""
@@ -134,9 +135,10 @@ class Connections:
         await self._close(slot)
 
     async def _route(self, host: Host) -> tuple[Hop, ...]:
-        if host.name not in self._routes:
-            self._routes[host.name] = await anyio.to_thread.run_sync(route, host, self._hosts)
-        return self._routes[host.name]
+        key = host.name, host.ssh
+        if key not in self._routes:
+            self._routes[key] = await anyio.to_thread.run_sync(route, host, self._hosts)
+        return self._routes[key]
 
     def _slot(self, hops: tuple[Hop, ...]) -> Slot:
         key = _key(hops)
@@ -232,4 +234,5 @@ async def _say_goodbye(connection: asyncssh.SSHClientConnection) -> None:
 
 
 def _key(hops: tuple[Hop, ...]) -> _Key:
-    return tuple(hop.label for hop in hops)
+    last = hops[-1]
+    return (*(hop.label for hop in hops), last.user, str(last.port), last.ssh.host_key or last.ssh.host_key_policy)

@@ -94,6 +94,8 @@ class Trust:
         Raises:
             TaskError: HOST_KEY, the pinned key is not a public key.
         """
+        if hop.ssh.host_key_policy is HostKeyPolicy.ANY:
+            return cls(hop=hop, pinned=None, known=KnownHosts(SSHKnownHosts()))
         if hop.ssh.host_key is None:
             return cls(hop=hop, pinned=None, known=KnownHosts.read(hop.known_hosts))
         try:
@@ -136,7 +138,7 @@ class Trust:
 
     def accepts_new(self) -> bool:
         """Whether a key that is not recorded may be taken at its word: at first contact, and only when asked."""
-        wanted = self.hop.ssh.host_key_policy is HostKeyPolicy.ACCEPT_NEW
+        wanted = self.hop.ssh.host_key_policy is not HostKeyPolicy.VERIFY
         return wanted and self.pinned is None and not self.expected()
 
     def _revoked(self) -> Sequence[asyncssh.SSHKey]:
@@ -202,7 +204,7 @@ def record(hop: Hop, key: asyncssh.SSHKey) -> None:
     Raises:
         TaskError: HOST_KEY, somebody recorded another key for this host in the meantime.
     """
-    if not hop.known_hosts:
+    if not hop.known_hosts or hop.ssh.host_key_policy is HostKeyPolicy.ANY:
         return
     path = Path(hop.known_hosts[0])
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

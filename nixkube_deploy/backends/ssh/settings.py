@@ -15,7 +15,7 @@ from typing import Final
 from nixkube_deploy.backends.ssh.libraries import asyncssh
 from nixkube_deploy.model.error import Unreachable
 from nixkube_deploy.model.failure import Failure, FailureKind
-from nixkube_deploy.model.fleet import Host, SshSettings
+from nixkube_deploy.model.fleet import Host, HostKeyPolicy, SshSettings
 from nixkube_deploy.model.names import HostName
 
 USER_CONFIG: Final = Path("~/.ssh/config")
@@ -107,7 +107,8 @@ def _foreign(spec: str, host: Host) -> Hop:
     """A jump host outside the inventory. It is offered the same key and judged by the same host-key policy."""
     user, _, place = spec.rpartition("@")
     address, port = _split_port(place)
-    ssh = replace(host.ssh, user=user or None, port=port, jump=None, host_key=None)
+    policy = HostKeyPolicy.VERIFY if host.ssh.host_key_policy is HostKeyPolicy.ANY else host.ssh.host_key_policy
+    ssh = replace(host.ssh, user=user or None, port=port, jump=None, host_key=None, host_key_policy=policy)
     stand_in = replace(host, name=HostName(spec), address=address, ssh=ssh)
     hop, _ = _hop(stand_in, default_user=getpass.getuser())
     return replace(hop, name=None, label=f"{hop.user}@{hop.address}:{hop.port}")

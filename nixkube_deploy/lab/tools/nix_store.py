@@ -68,8 +68,6 @@ async def copy_one(call: ToolCall, host: LabHost, path: str, url: str, *, checke
         raise ToolError("error: writing to file: No space left on device\n")
     if faults.take(host.name, "copy-fails") or machine.boot_id != boot or not machine.powered:
         raise ToolError("client_loop: send disconnect: Broken pipe\r\nerror: writing to file: Broken pipe\n")
-    if host.machine.personality.value == "installer" and "remote-store=" in url:
-        machine.prepared = path
     machine.roots.add(path)
     machine.store_disk.used += sum(map(nar_size, missing))
 

@@ -5,8 +5,10 @@ for the installed system to come up.
 """
 
 import asyncio
+import json
 import uuid
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nixkube_deploy.lab.host import LabHost
@@ -18,6 +20,7 @@ from nixkube_deploy.lab.tools.workshop import ToolCall, ToolError
 PHASES = ("kexec", "disko", "install", "reboot")
 _USAGE = "Usage: nixos-anywhere [options] [<ssh-host>]\n"
 _POLL_SECONDS = 3.0
+_WORK_SECONDS = 0.3
 _SWITCHES = (
     "-L", "--print-build-logs", "--show-trace", "--debug", "--env-password", "--copy-host-keys", "-t", "--tty",
     "--no-substitute-on-destination", "--no-use-machine-substituters", "--vm-test", "--no-disko-deps",
@@ -40,6 +43,9 @@ class _Request:
     system: str = ""
     phases: tuple[str, ...] = PHASES
     copy_host_keys: bool = False
+    post_kexec_port: int = 22
+    disk_keys: list[tuple[str, str]] = field(default_factory=list)
+    report: tuple[str, str] | None = None
     extra_files: str | None = None
 
 
@@ -52,6 +58,8 @@ async def nixos_anywhere(call: ToolCall) -> int:
     if not store.has(request.disko) or not store.has(request.system):
         raise ToolError("aborted: the disko script or the system closure does not exist\n")
     host = await _connected(call, request)
+    if request.report is not None and "kexec" not in request.phases:
+        await _report(call, host, request)
     run = {"kexec": _kexec, "disko": _disko, "install": _install, "reboot": _reboot}
     for phase in PHASES:
         if phase in request.phases:
@@ -98,15 +106,32 @@ def _note(request: _Request, name: str, values: list[str]) -> None:
             request.port = int(values[0])
         case "-s" | "--store-paths":
             request.disko, request.system = values
+        case "--post-kexec-ssh-port":
+            request.post_kexec_port = int(values[0])
+        case "--disk-encryption-keys":
+            request.disk_keys.append((values[0], values[1]))
+        case "--generate-hardware-config":
+            request.report = _backend(values[0]), values[1]
         case "--extra-files":
             request.extra_files = values[0]
         case "--phases":
-            request.phases = tuple(values[0].split(","))
-            unknown = [phase for phase in request.phases if phase not in PHASES]
-            if unknown:
-                raise ToolError(f"aborted: unknown phase: {unknown[0]}\n")
+            request.phases = _phases(values[0])
         case _:
             pass
+
+
+def _phases(text: str) -> tuple[str, ...]:
+    phases = tuple(text.split(",")) if text else ()
+    unknown = [phase for phase in phases if phase not in PHASES]
+    if unknown:
+        raise ToolError(f"aborted: Unknown phase: {unknown[0]}\n")
+    return phases
+
+
+def _backend(text: str) -> str:
+    if text not in ("nixos-facter", "nixos-generate-config"):
+        raise ToolError(f"aborted: Unknown hardware config backend: {text}\n")
+    return text
 
 
 async def _connected(call: ToolCall, request: _Request) -> LabHost:
@@ -123,7 +148,7 @@ async def _connected(call: ToolCall, request: _Request) -> LabHost:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-async def _kexec(call: ToolCall, host: LabHost, _request: _Request) -> None:
+async def _kexec(call: ToolCall, host: LabHost, request: _Request) -> None:
     call.out("### Gathering machine facts ###\n")
     machine = host.machine
     if machine.personality is Personality.INSTALLER:
@@ -133,20 +158,33 @@ async def _kexec(call: ToolCall, host: LabHost, _request: _Request) -> None:
     await host.go_down()
     machine.personality = Personality.INSTALLER
     machine.hostname = "nixos-installer"
+    machine.host_key = f"{host.name}-installer"
     machine.roots.clear()
+    machine.files.clear()
+    machine.folders.clear()
     await asyncio.sleep(host.setting.reboot_seconds)
     await host.come_up(None)
     call.out("### Waiting for the machine to become reachable again ###\n")
+    if request.post_kexec_port != machine.port:
+        await asyncio.Event().wait()  # Nothing listens there, and nothing ends this.
+    if request.report is not None:
+        await _report(call, host, request)
 
 
 async def _disko(call: ToolCall, host: LabHost, request: _Request) -> None:
     if host.machine.personality is not Personality.INSTALLER:
         raise ToolError("aborted: the machine does not run a NixOS installer\n")
-    call.out("### Formatting hard drive with disko ###\n")
+    for remote, local in request.disk_keys:
+        call.out(f"### Uploading {local} to {remote} ###\n")
+        host.machine.files[remote] = (call.cwd / local).read_text()
     await copy_one(call, host, request.disko, f"ssh://{request.target}", checked=False)
-    await asyncio.sleep(0.2)
-    host.machine.partitioned = True
-    host.machine.prepared = None
+    call.out("### Formatting hard drive with disko ###\n")
+
+    def formatted() -> None:
+        host.machine.partitioned = True
+        host.machine.prepared = None
+
+    await _on_host(host, request.disko, formatted)
 
 
 async def _install(call: ToolCall, host: LabHost, request: _Request) -> None:
@@ -157,19 +195,69 @@ async def _install(call: ToolCall, host: LabHost, request: _Request) -> None:
     await copy_one(call, host, request.system, url, checked=False)
     if request.extra_files is not None and not (call.cwd / request.extra_files).is_dir():
         raise ToolError(f"aborted: extra files directory {request.extra_files} does not exist\n")
+    if request.extra_files is not None:
+        call.out("### Copying extra files ###\n")
+        _copy_extra(call.cwd / request.extra_files, host)
     call.out("### Installing NixOS ###\n")
-    await asyncio.sleep(0.3)
-    host.machine.prepared = request.system
-    _settle_host_key(call, host, request)
+
+    def done() -> None:
+        host.machine.prepared = request.system
+        _settle_host_key(call, host, request)
+
+    await _on_host(host, f"nixos-install --no-root-passwd --no-channel-copy --system {request.system}", done)
+
+
+async def _on_host(host: LabHost, command: str, done: Callable[[], None]) -> None:
+    """Work on the machine goes on when the program here is killed: nobody there is told."""
+
+    async def work() -> int:
+        host.machine.at_work = command
+        await asyncio.sleep(_WORK_SECONDS)
+        host.machine.at_work = ""
+        done()
+        host.setting.changed()
+        return 0
+
+    await asyncio.shield(host.process(work()))
+
+
+def _copy_extra(folder: Path, host: LabHost) -> None:
+    """As tar does; the lab's files are text and have no modes."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            host.machine.files[f"/mnt/{path.relative_to(folder)}"] = path.read_text()
+
+
+async def _report(call: ToolCall, host: LabHost, request: _Request) -> None:
+    """The hardware report, and ``git add`` of it: two of them at once fight over the index."""
+    assert request.report is not None
+    if host.machine.personality is not Personality.INSTALLER:
+        raise ToolError("bash: line 1: nix: command not found\n")
+    backend, name = request.report
+    call.out(f"### Generating {Path(name).name} using {backend} ###\n")
+    path = call.cwd / name
+    lock = path.parent / ".index.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if lock.exists():
+        raise ToolError(f"fatal: Unable to create '{lock}': File exists.\n", 128)
+    lock.touch()
+    try:
+        await asyncio.sleep(_WORK_SECONDS)
+        path.write_text(json.dumps({"version": 1, "system": host.machine.architecture}) + "\n")
+    finally:
+        lock.unlink()
 
 
 def _settle_host_key(call: ToolCall, host: LabHost, request: _Request) -> None:
     """The installed system's key: sent along, carried over, or a new one that nobody knows yet."""
-    name = f"{host.name}-installed"
-    sent = Path(call.cwd / (request.extra_files or "")) / "etc/ssh/ssh_host_ed25519_key"
-    if request.extra_files is not None and sent.is_file():
-        call.workshop.keyring.adopt(name, sent.read_text())
-        host.machine.files["/mnt/host-key"] = name
+    name, files = f"{host.name}-installed", host.machine.files
+    sent = files.get("/mnt/etc/ssh/ssh_host_ed25519_key")
+    if sent is not None:
+        if host.fault("other-host-key") is not None:
+            call.workshop.keyring.renew(name)
+        else:
+            call.workshop.keyring.adopt(name, sent)
+        files["/mnt/host-key"] = name
     elif not request.copy_host_keys:
         call.workshop.keyring.renew(name)
         host.machine.files["/mnt/host-key"] = name
@@ -183,7 +271,8 @@ async def _reboot(call: ToolCall, host: LabHost, _request: _Request) -> None:
     await asyncio.sleep(0.1)
     await host.go_down()
     if machine.prepared is None:
-        machine.personality, machine.hostname = Personality.DEBIAN, "debian"
+        machine.personality, machine.hostname, machine.host_key = Personality.DEBIAN, "debian", host.name
+        machine.partitioned = False
     else:
         _become_nixos(machine, machine.prepared, host)
     if host.fault("reboot-never-returns") is None:
@@ -194,7 +283,9 @@ def _become_nixos(machine: Machine, system: str, host: LabHost) -> None:
     machine.personality, machine.hostname = Personality.NIXOS, machine.name
     machine.machine_id = uuid.uuid4().hex
     machine.host_key = machine.files.get("/mnt/host-key", machine.host_key)
-    machine.files.clear()
+    kept = {path.removeprefix("/mnt"): text for path, text in machine.files.items() if path.startswith("/mnt/")}
+    kept.pop("/host-key", None)
+    machine.files = kept
     machine.folders.clear()
     machine.generations.clear()
     machine.roots = {system}

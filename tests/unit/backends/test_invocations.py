@@ -11,18 +11,20 @@ import shlex
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nixkube_deploy.backends.deploy_rs.activator import DeployRsActivator
 from nixkube_deploy.backends.nix.cli import NixCli, NixSettings
 from nixkube_deploy.backends.nixos_anywhere.installer import NixosAnywhere
+from nixkube_deploy.backends.nixos_anywhere.staging import Staging
 from nixkube_deploy.backends.nixos_rebuild.activator import NixosRebuildActivator
 from nixkube_deploy.model.action import InstallNixos, InstallPhase, SwitchMode, WayBack
 from nixkube_deploy.model.building import BuildSettings, EvaluationSettings
 from nixkube_deploy.model.closure import Evaluated
 from nixkube_deploy.model.error import TaskError
-from nixkube_deploy.model.fleet import BootstrapSettings, CopySettings, CopyVia, Host, Privilege
+from nixkube_deploy.model.fleet import BootstrapSettings, CopySettings, CopyVia, HardwareReport, Host, Privilege
 from nixkube_deploy.model.names import HostName, RunId
 from nixkube_deploy.ports.activator import Activation
 from nixkube_deploy.ports.process import Invocation
@@ -281,6 +283,9 @@ def test_deploy_rs_takes_a_name_with_a_dot():
 # --- nixos-anywhere --------------------------------------------------------------------------------------------------
 
 
+NOTHING: Any = None
+
+
 def a_bare_host(**settings: object) -> Host:
     return a_host("w1", bootstrap=BootstrapSettings(**settings))  # type: ignore[arg-type]
 
@@ -291,13 +296,18 @@ def an_install(phase: InstallPhase) -> InstallNixos:
 
 @pytest.mark.parametrize("phase", list(InstallPhase))
 def test_nixos_anywhere_runs_one_phase(phase):
-    installer = NixosAnywhere(FakeProcesses(), ssh)
-    host = a_bare_host(extra_files="/srv/secrets/w1", kexec="/srv/kexec.tar.gz")
-    check(f"nixos-anywhere-{phase.value}", told(installer.invocation(host, an_install(phase))))
+    installer = NixosAnywhere(FakeProcesses(), ssh, NOTHING, NOTHING)
+    host = a_bare_host(
+        kexec="/srv/kexec.tar.gz",
+        ownership={"/var/lib/app": "1000:100"},
+        hardware_report=HardwareReport(path="/flake/hosts/w1.json"),
+    )
+    staging = Staging(extra_files="/run/x/root", disk_keys=(("/tmp/disk.key", "/run/x/disk-key-0"),))
+    check(f"nixos-anywhere-{phase.value}", told(installer.invocation(host, an_install(phase), staging)))
 
 
 def test_nixos_anywhere_on_the_usual_port_as_another_user_without_substitution():
-    installer = NixosAnywhere(FakeProcesses(), ssh_default_port)
+    installer = NixosAnywhere(FakeProcesses(), ssh_default_port, NOTHING, NOTHING)
     host = replace(a_bare_host(), copy=CopySettings(substitute=False))
     parts = [
         told(installer.invocation(host, an_install(phase))) for phase in (InstallPhase.KEXEC, InstallPhase.INSTALL)

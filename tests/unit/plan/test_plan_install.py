@@ -5,7 +5,8 @@ import pytest
 from nixkube_deploy.model.action import InstallNixos, InstallPhase
 from nixkube_deploy.model.change import ChangeClass
 from nixkube_deploy.model.failure import FailureKind
-from nixkube_deploy.model.fleet import BootstrapSettings
+from nixkube_deploy.model.fleet import BootstrapSettings, HardwareReport, InstallDeadlines
+from nixkube_deploy.model.secret import SecretFromEnv
 from nixkube_deploy.plan.outline import chains
 from nixkube_deploy.plan.prepared import Prepared
 from nixkube_deploy.plan.rollout import Choices, rollout
@@ -13,6 +14,7 @@ from tests.builders import a_flake, a_fleet, closures_for, facts_for, with_hosts
 
 DISKS = BootstrapSettings(disks=("/dev/disk/by-id/nvme-A",), expect_serial="SN-w1")
 BOOTSTRAP = Choices(bootstrap=True)
+UNVERIFIED = "nixos-anywhere verifies no host key: until the first boot, which is verified, the network is trusted"
 
 
 def one(bootstrap=DISKS):
@@ -54,7 +56,12 @@ def test_an_install_goes_through_every_phase_then_proves_and_gates_the_new_host(
     )  # fmt: skip
     closure = closures_for(one(), changed="w1=install")["w1"]
     assert plan.graph["w1/install-disko"].action == InstallNixos(
-        host="w1", phase=InstallPhase.DISKO, closure=closure.out, disko=closure.disko
+        host="w1",
+        phase=InstallPhase.DISKO,
+        closure=closure.out,
+        disko=closure.disko,
+        boot_id=facts_for(one(), bare="w1")["w1"].boot_id,
+        serial="SN-w1",
     )
     assert plan.graph["w1/gate"].action.expect_node is True
     assert plan.graph["w1/gate"].action.rebooted_from == facts_for(one(), bare="w1")["w1"].boot_id
@@ -69,10 +76,11 @@ def test_a_machine_that_joins_is_in_no_group_s_budget():
 
 
 def test_what_is_wiped_is_a_risk():
-    assert line(plan_of(one())).risks == ("wipes /dev/disk/by-id/nvme-A",)
+    assert line(plan_of(one())).risks == ("wipes /dev/disk/by-id/nvme-A", UNVERIFIED)
     unproven = plan_of(one(BootstrapSettings(disks=("/dev/sda", "/dev/sdb"))))
     assert line(unproven).risks == (
         "wipes /dev/sda, /dev/sdb",
+        UNVERIFIED,
         "only its address says that this is the right machine: bootstrap.expect_serial would prove it",
     )
 
@@ -148,3 +156,53 @@ def test_a_serving_member_that_is_to_be_wiped_is_drained_first_and_counts():
 def test_yes_wipe_means_nothing_without_bootstrap():
     plan = plan_of(one(), bare="", choices=Choices(yes_wipe=frozenset({"w1"})), closures=closures_for(one()))
     assert line(plan).change.kind is ChangeClass.UNCHANGED
+
+
+def test_a_host_key_that_the_inventory_pins_is_another_one_afterwards():
+    pinned = replace(one(), hosts={n: replace(h, ssh=replace(h.ssh, host_key="k")) for n, h in one().hosts.items()})
+    changes = "the host key that the inventory pins changes, unless extra_files brings it along"
+    assert changes in line(plan_of(pinned)).risks
+    given = with_hosts(pinned, "w1", bootstrap=replace(DISKS, host_key=SecretFromEnv(env="KEY")))
+    assert changes not in line(plan_of(given)).risks
+
+
+def test_a_machine_without_the_disk_that_may_be_wiped_is_refused_whatever_was_agreed():
+    agreed = Choices(bootstrap=True, yes_wipe=frozenset({"w1"}))
+    facts = {"missing_disks": DISKS.disks, "disks": ("/dev/disk/by-id/nvme-B",)}
+    problem = refusal(plan_of(one(), facts=facts, choices=agreed))
+    assert problem.message == "w1 is not wiped: it has no /dev/disk/by-id/nvme-A"
+    assert problem.seen == "/dev/disk/by-id/nvme-B"
+    assert refusal(plan_of(one(), facts={"missing_disks": DISKS.disks})).seen == "no disk with a stable name"
+
+
+def test_a_machine_with_the_name_of_another_machine_s_node_is_not_wiped():
+    problem = refusal(plan_of(one(), facts={"namesake": "w1"}))
+    assert problem.message == "w1 is not wiped: the cluster has a Node w1 that is another machine"
+    assert problem.next == "if that machine is gone: kubectl delete node w1; --yes-wipe w1 overrides this"
+
+
+def test_bootstrap_switches_nothing():
+    only = Choices(bootstrap=True, only_install=True)
+    closures = closures_for(one(), changed="w1=live")
+    problem = line(plan_of(one(), bare="", choices=only, closures=closures)).problem
+    assert problem.kind is FailureKind.WIPE_GUARD
+    assert problem.message == "w1 is not wiped: it already runs NixOS"
+    assert "deploy apply" in problem.next
+    there = plan_of(one(), bare="", choices=only, closures=closures_for(one()))
+    assert line(there).change.kind is ChangeClass.UNCHANGED
+    agreed = replace(only, yes_wipe=frozenset({"w1"}))
+    closures = closures_for(one(), changed="w1=install")
+    facts = {"node": None}
+    assert "w1/install-disko" in plan_of(one(), bare="", choices=agreed, closures=closures, facts=facts).graph
+
+
+def test_a_hardware_report_is_made_before_the_disks_are_touched():
+    settings = replace(DISKS, hardware_report=HardwareReport(path="/flake/w1.json"))
+    assert chains(plan_of(one(settings)))["w1"][:3] == ("install-kexec", "install-report", "install-disko")
+
+
+def test_each_phase_has_the_inventory_s_deadline_and_room_to_report_it():
+    settings = replace(DISKS, deadlines=InstallDeadlines(disko=10, reboot=20, boot=30))
+    graph = plan_of(one(settings)).graph
+    assert graph["w1/install-disko"].timeout == 3 * 10 + 60
+    assert graph["w1/install-reboot"].timeout == 3 * 20 + 30 + 60

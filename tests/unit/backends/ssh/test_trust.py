@@ -88,7 +88,7 @@ async def test_an_unknown_key_is_refused_with_the_line_to_pin(shell, sshd, tmp_p
 async def test_a_changed_key_is_refused_with_the_command_that_forgets_it(shell, sshd, tmp_path):
     old, known = public_line(another_key()), tmp_path / "known"
     known.write_text(f"[127.0.0.1]:{sshd.port} {old}\n")
-    for policy in HostKeyPolicy:
+    for policy in (HostKeyPolicy.VERIFY, HostKeyPolicy.ACCEPT_NEW):
         failure = await refused(shell, sshd.host(host_key=None, known_hosts=str(known), host_key_policy=policy))
         assert failure.expected == f"{fingerprint(old)} (as {known} says)"
         assert failure.seen == fingerprint(sshd.host_key)
