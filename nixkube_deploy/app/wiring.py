@@ -36,12 +36,11 @@ async def open_world(target: Target, tools: Tools | None = None) -> AsyncIterato
     Nothing is contacted yet, unless the kubeconfig must be fetched from a control-plane host. ``tools`` that are open
     already are left open.
     """
-    fleet, whole = target.fleet, target.whole
+    fleet, whole, pins = target.fleet, target.whole, InstalledKeys(state_directory(), target.whole.source)
     async with AsyncExitStack() as stack:
         if tools is None:
             tools = await stack.enter_async_context(open_tools(target))
         clock, shell, processes, options = SystemClock(), tools.shell, tools.processes, tools.shell.options
-        pins = InstalledKeys(state_directory(), whole.source)
         rebuild = program("NIXKUBE_NIXOS_REBUILD", "nixos-rebuild")
         anywhere = program("NIXKUBE_NIXOS_ANYWHERE", "nixos-anywhere")
         cluster, problem = await _cluster(whole, shell, clock, stack)

@@ -4,7 +4,8 @@ It does not run the real nixos-anywhere: the lab's stand-in does to its machines
 """
 
 import yaml
-from rig import Rig, a_lab
+
+from tests.lab.rig import Rig, a_lab
 
 INVENTORY = """
 cluster: {name: x, distribution: k3s}
