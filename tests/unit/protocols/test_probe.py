@@ -160,7 +160,7 @@ def test_garbage_in_a_value_reads_as_absent():
 @pytest.mark.parametrize("distribution", list(Distribution))
 def test_every_field_of_the_facts_is_asked_for(distribution):
     names = {f.name for f in table(distribution, control_plane=True)}
-    derived = {"host", "system", "loader", "disk", "node"}
+    derived = {"host", "system", "loader", "disk", "node", "disks", "missing_disks", "namesake"}
     derived |= set() if distribution.has_kubelet else {"etcd_healthy"}
     assert set(HostFacts.__slots__) - derived <= names
     assert {f"current.units.{unit}" for unit in distribution.node_units} <= names
