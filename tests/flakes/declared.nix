@@ -1,4 +1,5 @@
-# The options of NixOS that flakes/cluster sets, declared as nixpkgs declares them: type, and the file it was taken from.
+# The options of NixOS that flakes/cluster sets: type, and the file of nixpkgs that declares each. Kept by hand: those of k3s
+# were read there, most others were not yet compared with it, so that a wrong name may stand in both.
 # A stand-in for nixpkgs where that cannot be had. It declares what is used and nothing more, and builds nothing.
 { lib, ... }:
 let
