@@ -154,7 +154,7 @@ async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLin
     """Do it, to its end, however often the connection breaks. ``boot_id`` is the boot the host was found in.
 
     Raises:
-        Elsewhere: the host is not as the change wants it, and was left alone.
+        Elsewhere: the host is not as the change wants it, or the answer was lost; no switch was started.
         TaskError: ACTIVATION or DISK_FULL when it could not be prepared or started, OUTCOME_UNKNOWN.
     """
     say(f"switch-to-configuration {change.destination.mode} runs in {change.unit}.service")
@@ -163,8 +163,10 @@ async def launch(patient: PatientShell, change: Launch, boot_id: str, say: OnLin
         went_back = change.dead_man is not None and seen.fired == change.dead_man.name
         if not isinstance(ended, Gone) or seen.boot_id != boot_id or went_back:
             break
+        if change.as_found is not None:  # Whether it was, nobody has heard: it needs a look of its own.
+            raise Elsewhere
         armed = (f"{change.dead_man.name}.timer",) if change.dead_man is not None else ()
-        ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed), as_found=None))
+        ended, seen = await _once(patient, replace(change, clear=(*change.clear, *armed)))
     return ended, seen
 
 

@@ -410,6 +410,20 @@ async def test_a_lost_start_is_repeated_only_when_it_never_reached_the_host(done
     assert sum("@starting" in line for line in shell.lines()) == (1 if done else 2)
 
 
+async def test_a_start_that_is_lost_before_the_host_was_seen_begins_again_with_a_look():
+    """What else is at work there was never heard: another run's activation must not be joined by a second one."""
+    host = NixosHost(OLD)
+    shell = host.shell()
+
+    def lost_while_another_begins(_host, _command):
+        host.units["nixkube-deploy-switch-20250101T000000Z-0001-0.service"] = a_unit("activating", looks=10_000)
+        raise lost("the connection was lost")
+
+    shell.answers(holding="@starting", with_=lost_while_another_begins, times=1)
+    assert (await failure_of(shell, IMPATIENT)).kind is FailureKind.LOCKED
+    assert switches_started(host) == 0
+
+
 async def test_a_timer_that_a_lost_script_has_armed_is_armed_anew_by_the_next():
     host = NixosHost(OLD)
     shell = host.shell()
