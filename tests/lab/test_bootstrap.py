@@ -55,3 +55,15 @@ def test_one_command_takes_bare_machines_to_a_ready_cluster_and_wrong_ones_are_r
         assert "s3cr3t-token" not in done.stdout + done.stderr
         again = rig.deploy("apply", rig.inventory, "--yes")  # Verified by the keys that were sent along.
         assert again.returncode == 0, again.stderr
+
+
+def test_a_machine_that_presents_another_key_than_the_one_sent_along_is_not_believed(tmp_path):
+    written = tmp_path / "bare.yaml"
+    written.write_text(INVENTORY)
+    with a_lab(tmp_path, written, "--bare", "w1") as rig:
+        edit(rig)
+        assert rig.lab("fault", "add", "w1:other-host-key").returncode == 0
+        refused = rig.deploy("bootstrap", rig.inventory, "--on", "w1", "--yes")
+        assert refused.returncode == 4, refused.stderr
+        assert "w1 answers after its installation with another host key than was sent with it" in refused.stderr
+        assert "did       nothing was sent to it, and it does not join the cluster" in refused.stderr

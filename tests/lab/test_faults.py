@@ -339,9 +339,10 @@ def _assert_clean(case: Case, seen: Observed) -> None:
 
 
 def test_every_fault_of_the_lab_has_a_case():
-    """Here, or in a file of its own subject: what is wrong with a cluster, how a machine boots."""
+    """Here, or in a file of its own subject: what is wrong with a cluster, how a machine boots or is installed."""
     tried = {fault.partition(":")[2].partition("=")[0].partition("*")[0] for c in CASES for fault in c.faults.split()}
     others = [file.read_text() for file in Path(__file__).parents[1].rglob("test_*cluster_faults.py")]
-    others.append((Path(__file__).parents[1] / "cli/test_cli_reboot.py").read_text())
+    more = ("cli/test_cli_reboot.py", "lab/test_bootstrap.py")
+    others += [(Path(__file__).parents[1] / file).read_text() for file in more]
     tried |= {kind for kind in KINDS for text in others if re.search(rf"\w:{kind}\b", text)}
     assert tried == set(KINDS)
