@@ -145,6 +145,13 @@ def _given(arguments: list[str]) -> list[tuple[str, str]]:
 
 
 @nox.session
+def etcd(session: nox.Session) -> None:
+    """The etcd gate against a real etcd of three members, plain and with client certificates (root, two minutes)."""
+    install(session)
+    session.run("pytest", "-q", *(session.posargs or ["tests/real/etcd"]), env={"NIXKUBE_ETCD": "1"})
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Engine cost at 1,000 and 10,000 hosts, makespan against its lower bound, start-up; evaluation of 50 hosts."""
     install(session)

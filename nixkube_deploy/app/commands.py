@@ -101,7 +101,8 @@ async def apply_saved(path: Path, skip_unreachable: bool, console: Console) -> R
         flake = await world.evaluator.state(world.fleet.flake)
         refuse_without_cluster(found)
         refuse_moved(reviewed, target.loaded, flake, found.facts, world)
-        planned = Planned(plan=reviewed, prepared=Prepared(facts=found.facts, problems=found.problems, flake=flake))
+        prepared = Prepared(facts=found.facts, problems=found.problems, flake=flake, etcd=found.voices)
+        planned = Planned(plan=reviewed, prepared=prepared)
         await refuse_undrainable(world, reviewed, planned.nodes, console.say)
         return await carry_out(planned, request, world, state, console)
 
@@ -160,5 +161,11 @@ async def _surveyed(world: World, found: Survey) -> Prepared:
     refuse_without_cluster(found)
     await add_drivers(world, found)
     flake = await world.evaluator.state(world.fleet.flake)
-    known = Prepared(facts=found.facts, problems=found.problems, without_drivers=found.without_drivers, flake=flake)
+    known = Prepared(
+        facts=found.facts,
+        problems=found.problems,
+        without_drivers=found.without_drivers,
+        flake=flake,
+        etcd=found.voices,
+    )
     return await with_rights(world, known)

@@ -14,7 +14,7 @@ from nixkube_deploy.app.perform import Performer
 from nixkube_deploy.app.world import World
 from nixkube_deploy.engine.limits import Limits
 from nixkube_deploy.engine.run import Run, RunWorld
-from nixkube_deploy.model.action import DrainNode, InstallNixos, SwitchConfiguration
+from nixkube_deploy.model.action import DrainNode, InstallNixos, SpareVoter, SwitchConfiguration
 from nixkube_deploy.model.event import Outcome
 from nixkube_deploy.model.names import HostName, NodeName, RunId
 from nixkube_deploy.model.task import TaskGraph
@@ -74,6 +74,7 @@ def _assemble(execution: Execution, world: World, locks: HostLocks) -> Run:
         drains={a.host: a for a in actions if isinstance(a, DrainNode)},
         installs=frozenset(a.host for a in actions if isinstance(a, InstallNixos)),
         resumed=bool(execution.ledger.past),
+        voters=frozenset(a.host for a in actions if isinstance(a, SpareVoter)),
     )
     run_world = RunWorld(
         clock=world.clock,

@@ -22,6 +22,7 @@ from nixkube_deploy.model.action import (
     RebootHost,
     RollBack,
     Soak,
+    SpareVoter,
     Stage,
     SwitchConfiguration,
     SwitchMode,
@@ -30,13 +31,13 @@ from nixkube_deploy.model.action import (
 )
 from nixkube_deploy.model.error import TaskError, task_error
 from nixkube_deploy.model.failure import FailureKind
-from nixkube_deploy.model.fleet import Host
+from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import HostName, RunId
 from nixkube_deploy.model.strategy import RebootMethod, RebootPolicy
 from nixkube_deploy.model.task import Task
 from nixkube_deploy.ports.activator import Activated, Activation
 from nixkube_deploy.ports.cluster import Cluster
-from nixkube_deploy.protocols import disruption, reboot
+from nixkube_deploy.protocols import disruption, quorum, reboot
 from nixkube_deploy.protocols.blockers import await_blockers
 from nixkube_deploy.protocols.bootentry import promote
 from nixkube_deploy.protocols.gate import GateWorld, open_gate, soak
@@ -71,6 +72,8 @@ class Performer:
     """Hosts that had to reboot although no plan foresaw it."""
     heard: dict[HostName, tuple[str, ...]] = field(default_factory=dict)
     """Failed units of hosts whose switch has just told of them, as the last thing it did."""
+    voters: frozenset[HostName] = frozenset()
+    """Hosts of this graph with an etcd member."""
 
     async def __call__(self, task: Task, attempt: Attempt) -> Done:  # noqa: C901, PLR0912 (one arm an action)
         """Do it; every arm is safe to repeat after a crash."""
@@ -85,6 +88,8 @@ class Performer:
                 return await self._install(self.world.fleet.hosts[name], task.action, attempt)
             case AwaitBlockers():
                 return await self._await_blockers(task.action, attempt)
+            case SpareVoter(host=name):
+                return Done(changed=False, detail=await self._spare(self._host(name), attempt))
             case CordonNode(host=name):
                 return await self._cordon(self._host(name))
             case DrainNode(host=name):
@@ -128,6 +133,10 @@ class Performer:
         told = action.phase is InstallPhase.REBOOT and host.ssh.host_key != (key := self.world.pins.get(host))
         return Done(changed=changed, detail=f'its host key now: ssh: {{host_key: "{key}"}}' if told else "")
 
+    @property
+    def _distribution(self) -> Distribution:
+        return self.world.fleet.cluster.distribution
+
     def _cluster(self) -> Cluster:
         assert self.world.cluster is not None, "a plan with Nodes is only made when the cluster answered"
         return self.world.cluster
@@ -138,6 +147,15 @@ class Performer:
             await self.nodes.find(host)
         told = await await_blockers(self.gate_world, host, action, attempt.report)
         return Done(changed=False, detail=told)
+
+    async def _spare(self, host: Host, attempt: Attempt) -> str:
+        others = (h for h in self.world.whole.hosts.values() if h.role.is_control_plane or h.name in self.voters)
+        return await quorum.spare(self.world.shell, host, others, self._distribution, attempt.report)
+
+    async def _spare_again(self, host: Host, attempt: Attempt) -> None:
+        """A drain takes its time, and meanwhile a member may have died or the leadership come back."""
+        if host.name in self.voters and host.name in self.drains and attempt.number == 1 and not attempt.resumed:
+            await self._spare(host, attempt)
 
     async def _cordon(self, host: Host) -> Done:
         await self.locks.ensure(host)
@@ -161,6 +179,7 @@ class Performer:
         await self.locks.ensure(host)
         if action.mode.runs_now and attempt.number == 1:
             await self._drain_again(host, attempt)
+            await self._spare_again(host, attempt)
         activation = replace(self._activation(host, action), anew=attempt.number == 1 or attempt.resumed)
         activated = await self.world.activators[action.activator].activate(activation, attempt.report)
         if activated.failed is not None:
@@ -237,6 +256,7 @@ class Performer:
     async def _reboot(self, action: RebootHost, attempt: Attempt) -> Done:
         host = self._host(action.host)
         await self._drain_again(host, attempt)
+        await self._spare_again(host, attempt)
         self.locks.release(host.name)
         deadline = host.policy.reboot_timeout
         done = await reboot.reboot(self.world.shell, self.world.clock, host, action, deadline, attempt.report)
@@ -294,6 +314,8 @@ class Performer:
         host = self._host(action.host)
         self.heard.pop(host.name, None)
         await self.locks.ensure(host)
+        if host.name in self.voters and await quorum.serves(self.world.shell, host, self._distribution):
+            await self._spare(host, attempt)  # One that serves no more has no vote to lose.
         await self._empty_again(host, action.way_back, attempt)
         await roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
         return Done(detail=f"back on {action.way_back.system}")

@@ -61,8 +61,14 @@ async def prepare(world: World, say: OnStep = silent) -> Prepared:
         without_drivers=halves.survey.without_drivers,
         problems=_first_problem(hosts, halves.survey, halves.evaluation, built),
         flake=halves.evaluation.flake,
-        voters=frozenset(h.name for h in world.fleet.hosts.values() if h.role.is_control_plane),
+        voters=_voters(world, halves.survey),
+        etcd=halves.survey.voices,
     )
+
+
+def _voters(world: World, found: Survey) -> frozenset[HostName]:
+    control = {host.name for host in world.fleet.hosts.values() if host.role.is_control_plane}
+    return frozenset(control | {name for name in world.whole.hosts if name in found.voices})
 
 
 async def _build_early(world: World, evaluation: Evaluation, say: OnStep) -> Built:

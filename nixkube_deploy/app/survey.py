@@ -5,13 +5,16 @@ from dataclasses import dataclass, field, replace
 
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import Refused, TaskError
+from nixkube_deploy.model.etcd import Voice
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.fleet import Host
 from nixkube_deploy.model.names import HostName, NodeName
+from nixkube_deploy.protocols.etcd import Heard, hear
 from nixkube_deploy.protocols.installed import INSTALLER, as_installer, look_at
 from nixkube_deploy.protocols.nodes import match_nodes, node_facts
 from nixkube_deploy.protocols.probe import probe
+from nixkube_deploy.protocols.quorum import hear_all
 from nixkube_deploy.protocols.together import together
 
 PROBES_AT_ONCE = 64
@@ -33,18 +36,24 @@ class Survey:
     problems: dict[HostName, Failure] = field(default_factory=dict)
     without_drivers: dict[HostName, Failure] = field(default_factory=dict)
     """Why the storage drivers of a host's Node are not known."""
+    voices: dict[str, Voice] = field(default_factory=dict)
+    """What every etcd member says, also of hosts that were not asked for; by host, or by its own name elsewhere."""
     cluster_problem: Failure | None = None
     """Why the cluster could not be asked; None also for plain hosts."""
 
 
 async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> Survey:
-    """Probe ``hosts`` in parallel, then ask the cluster once."""
+    """Probe ``hosts`` in parallel, and what etcd they have; then ask the cluster once."""
     found, hosts = Survey(cluster_problem=world.cluster_problem), tuple(hosts)
-    distribution = world.fleet.cluster.distribution
+    distribution, heard = world.fleet.cluster.distribution, dict[HostName, tuple[Host, Heard]]()
 
     async def ask(host: Host) -> None:
         try:
             facts = await probe(world.shell, host, distribution)
+            if facts.etcd is not None:
+                told = await hear(world.shell, host, distribution)
+                facts = replace(facts, etcd=told.voice if told is not None else None)
+                heard.update({host.name: (host, told)} if told is not None else {})
             found.facts[host.name] = await _with_disks(world, host, facts)
         except TaskError as error:
             installer = await _installer(world, host)
@@ -55,6 +64,7 @@ async def survey(world: World, hosts: Iterable[Host], say: OnStep = silent) -> S
 
     await together(ask, hosts, PROBES_AT_ONCE)
     say(f"probed {len(found.facts)} of {len(hosts)} hosts")
+    await _hear_others(world, found, heard)
     try:
         await _add_nodes(world, found)
     except TaskError as error:
@@ -83,6 +93,19 @@ async def _with_disks(world: World, host: Host, facts: HostFacts) -> HostFacts:
         return facts
     seen = await look_at(world.shell, host)
     return replace(facts, missing_disks=seen.missing, disks=seen.disks)
+
+
+async def _hear_others(world: World, found: Survey, heard: dict[HostName, tuple[Host, Heard]]) -> None:
+    """Members that were not asked for count as well: who is left when one of ours is away?"""
+    if not heard:
+        return
+    known = {*found.facts, *found.problems}
+    others = [h for h in world.whole.hosts.values() if h.role.is_control_plane and h.name not in known]
+    try:
+        found.voices = await hear_all(world.shell, heard, others, world.fleet.cluster.distribution)
+    except TaskError as error:  # Another host's key is wrong: whoever is touched next is refused by that.
+        found.voices = {name: each.voice for name, (_, each) in heard.items()}
+        found.voices["the other members"] = Voice(trouble=error.failure.message)
 
 
 async def _add_nodes(world: World, found: Survey) -> None:

@@ -27,6 +27,7 @@ _FOLDERS = (
 )  # fmt: skip
 _DEVICES = ("/dev/null", "/dev/stdin")
 _ROOT_ONLY = ("/sys/class/dmi/id/product_serial", "/etc/rancher/", "/etc/kubernetes/", "/root/", "/etc/shadow")
+_ROOT_ONLY_FOLDERS = ("/var/lib/rancher/k3s/server", "/var/lib/rancher/rke2/server")
 _MAX_LINKS = 40
 
 Node = str | Link | tuple[str, ...]
@@ -81,11 +82,16 @@ class FileSystem:
             return False
 
     def stat(self, path: str) -> Node | None:
-        """The node behind a path; None when there is none."""
+        """The node behind a path; None when there is none, or when it lies in a folder that is closed to the user."""
         try:
-            return self._lookup(self.resolve(path))
+            real = self.resolve(path)
         except OSError:
             return None
+        return None if any(self.is_closed(folder) for folder in _closed_above(real)) else self._lookup(real)
+
+    def is_closed(self, path: str) -> bool:
+        """Whether the user may not look into this folder."""
+        return self.uid != 0 and posixpath.normpath(path) in _ROOT_ONLY_FOLDERS
 
     def entries(self, path: str) -> tuple[str, ...]:
         """A directory's entries, sorted; a file lists as itself."""
@@ -261,6 +267,10 @@ class FileSystem:
                 self._computed.update(_nixos_links(machine))
                 self._computed.update(_boot_files(machine))
         return {**self._computed, **self.machine.files}
+
+
+def _closed_above(path: str) -> Iterator[str]:
+    return (folder for folder in _ROOT_ONLY_FOLDERS if path.startswith(f"{folder}/"))
 
 
 def _kernel_files(machine: Machine) -> dict[str, Node]:

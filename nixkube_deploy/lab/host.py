@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from nixkube_deploy.lab.etcd import LabEtcd
 from nixkube_deploy.lab.faults import Fault, FaultPlan
 from nixkube_deploy.lab.filesystem import FileSystem
 from nixkube_deploy.lab.kubelet import UNITS, Kubelet
@@ -93,9 +94,13 @@ class Setting:
     """Starts something that outlives a host's boot."""
     provided: Callable[["LabHost"], dict[str, str]]
     peers: dict[str, "LabHost"] = field(default_factory=dict)
+    etcd: LabEtcd = field(init=False)
     reboot_seconds: float = 0.5
     pace: float = 1.0
     """How long activations take, as a share of what they take by default."""
+
+    def __post_init__(self) -> None:
+        self.etcd = LabEtcd(self.peers, self.faults)
 
 
 class LabHost:

@@ -290,14 +290,15 @@ class World:
         return self.fleet.cluster.context or self.fleet.cluster.name
 
     def _provided(self, host: LabHost) -> dict[str, str]:
-        """The admin kubeconfig lies on control-plane hosts that run their Kubernetes."""
-        path = self.fleet.cluster.distribution.admin_kubeconfig
+        """The admin kubeconfig, and an embedded etcd's data, lie on control-plane hosts that run their Kubernetes."""
+        path, folder = self.fleet.cluster.distribution.admin_kubeconfig, self.fleet.cluster.distribution.etcd_folder
         runs = host.role == "control-plane" and host.kubelet is not None and host.kubelet.unit is not None
         if not path or not runs:
             return {}
         if self.fleet.cluster.distribution is Distribution.KUBERNETES:
             return self.access.files(path, self._context(), self.kube_url)
-        return {path: self.kubeconfig()}
+        data = {f"{folder}/db/etcd/config": "name: " + host.name + "\n"} if folder else {}
+        return {path: self.kubeconfig()} | data
 
     # --- persistence ---------------------------------------------------------------------------------------------
 

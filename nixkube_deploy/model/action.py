@@ -89,6 +89,13 @@ class AwaitBlockers:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SpareVoter:
+    """Make sure that etcd can spare this host's member now, and that another member leads."""
+
+    host: HostName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CordonNode:
     """Own the node, then make it unschedulable."""
 
@@ -156,7 +163,7 @@ class OpenGate:
     """The Node's bootID that must be gone."""
     expect_node: bool = True
     expect_etcd: bool = False
-    """The host's etcd member answered before, so it must be healthy again."""
+    """The host has an etcd member, which must vote and be healthy again."""
     kubernetes: str = ""
     """The version the Node's kubelet must be of, where that is known."""
     csi_drivers: tuple[str, ...] = ()
@@ -215,6 +222,7 @@ Action = (
     | CopyClosure
     | InstallNixos
     | AwaitBlockers
+    | SpareVoter
     | CordonNode
     | DrainNode
     | SwitchConfiguration

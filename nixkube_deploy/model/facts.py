@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from nixkube_deploy.model.etcd import Voice
 from nixkube_deploy.model.names import HostName, NodeName, StorePath
 
 DEPLOY_RS_WRAPPER = "activatable-"
@@ -98,8 +99,8 @@ class HostFacts:
     failed_units: tuple[str, ...] = ()
     activations: tuple[str, ...] = ()
     """Our transient units still known to systemd (a run that was cut off)."""
-    etcd_healthy: bool | None = None
-    """What the host's etcd member says of itself; None: there is none, or it cannot be asked."""
+    etcd: Voice | None = None
+    """What the host's etcd member says of itself, or why it says nothing; None: the host has none."""
     node: NodeFacts | None = None
     namesake: NodeName | None = None
     """A Node with the host's name that is not this machine: another one that is away, or was."""
@@ -116,7 +117,7 @@ class HostFacts:
     @property
     def is_healthy(self) -> bool:
         """Whether the cluster can count on the host now. A plain host (no Node) that answers is healthy."""
-        return self.etcd_healthy is not False and (self.node is None or self.node.ready)
+        return (self.etcd is None or self.etcd.serves) and (self.node is None or self.node.ready)
 
     @property
     def runs_specialisation(self) -> bool:

@@ -29,6 +29,8 @@ class FailureKind(StrEnum):
     """The host came back on the old system."""
     DRAIN = "drain"
     CLUSTER = "cluster"
+    ETCD = "etcd"
+    """A voter must not be taken away now."""
     GATE = "gate"
     INSTALL = "install"
     WIPE_GUARD = "wipe-guard"

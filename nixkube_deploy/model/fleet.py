@@ -49,12 +49,17 @@ class Distribution(StrEnum):
         return _KUBELET_UNIT[self]
 
     @property
-    def etcd_health(self) -> str | None:
-        """Where a control-plane host's own etcd says how it is, without a client certificate; None without Kubernetes.
+    def etcd_folder(self) -> str | None:
+        """Where a server's embedded etcd lies, with its data in ``db`` and its certificates in ``tls``.
 
-        k3s and rke2 serve etcd's metrics listener on loopback; a plain etcd answers on its client port.
+        None where etcd is a unit of its own, ``etcd.service``, or where there is none.
         """
-        return _ETCD_HEALTH[self]
+        return _ETCD_FOLDER.get(self)
+
+    @property
+    def etcd_unit(self) -> str:
+        """The unit whose log tells of etcd."""
+        return _ETCD_UNIT.get(self, "etcd.service")
 
     @property
     def admin_kubeconfig(self) -> str | None:
@@ -86,12 +91,11 @@ _KUBELET_UNIT = {
     Distribution.KUBERNETES: "kubelet.service",
     Distribution.NONE: None,
 }
-_ETCD_HEALTH = {
-    Distribution.K3S: "http://127.0.0.1:2381/health",
-    Distribution.RKE2: "http://127.0.0.1:2381/health",
-    Distribution.KUBERNETES: "http://127.0.0.1:2379/health",
-    Distribution.NONE: None,
+_ETCD_FOLDER = {
+    Distribution.K3S: "/var/lib/rancher/k3s/server",
+    Distribution.RKE2: "/var/lib/rancher/rke2/server",
 }
+_ETCD_UNIT = {Distribution.K3S: "k3s.service", Distribution.RKE2: "rke2-server.service"}
 _ADMIN_KUBECONFIG = {
     Distribution.K3S: "/etc/rancher/k3s/k3s.yaml",
     Distribution.RKE2: "/etc/rancher/rke2/rke2.yaml",

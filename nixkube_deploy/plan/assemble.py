@@ -21,12 +21,13 @@ from nixkube_deploy.plan.risk import risks
 from nixkube_deploy.plan.room import short_of_store
 from nixkube_deploy.plan.steps import Settings, copy, stage, steps
 from nixkube_deploy.plan.version import overtakers
+from nixkube_deploy.plan.voters import etcd_notes, without_quorum
 
 
 def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choices: Choices) -> Plan:
     """The plan that does what the intents say, in waves, within budgets."""
     control = control_plane(fleet)
-    intents = [_drainable(intent, prepared) for intent in intents]
+    intents = without_quorum([_drainable(intent, prepared) for intent in intents], prepared.etcd)
     intents = [replace(i, risks=(*i.risks, *_risks(fleet, i, prepared, control))) for i in intents]
     made = budgets(fleet, intents, prepared.voters)
     zones = domains(fleet, intents)
@@ -39,7 +40,7 @@ def assemble(fleet: Fleet, intents: Sequence[Intent], prepared: Prepared, choice
         flake=prepared.flake,
         hosts=tuple(_line(intent, ordered.waves, prepared.differences.get(intent.host.name)) for intent in intents),
         graph=TaskGraph(*_work(fleet, intents, ordered), allowed),
-        notes=notes(fleet, intents, allowed, prepared),
+        notes=(*notes(fleet, intents, allowed, prepared), *etcd_notes(intents, prepared.etcd)),
         mode=choices.mode,
         strategy=fleet.strategy,
         differences=shared(prepared.differences),

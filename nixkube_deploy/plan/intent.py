@@ -83,6 +83,12 @@ class Intent:
         return self.mode.runs_now or self.kind is ChangeClass.REBOOT
 
     @property
+    def takes_voter(self) -> bool:
+        """Whether a member of etcd may be away, or restart, with the change."""
+        voter = self.facts is not None and self.facts.etcd is not None
+        return voter and self.acts and self.disrupts and not self.finishes
+
+    @property
     def acts(self) -> bool:
         """Whether the host gets tasks."""
         if self.change is None or self.problem is not None or self.skipped:

@@ -23,8 +23,6 @@ def notes(fleet: Fleet, intents: Sequence[Intent], rules: Rules, prepared: Prepa
         return ()
     return (
         *_missing(fleet, intents, acting, rules),
-        *_sick_etcd(intents),
-        *_silent_etcd(intents),
         *_spread(fleet, acting, rules),
         *_canary_kubelets(intents, rules),
         *_rebooting(intents),
@@ -47,23 +45,6 @@ def _missing(fleet: Fleet, intents: Sequence[Intent], acting: frozenset[HostName
             waiting = budget.members & acting
             blocked = host_list(name for name in fleet.hosts if name in waiting)
             yield f"no room in {budget.name.partition(':')[0]} for {blocked}: away already {host_list(lost)}"
-
-
-def _sick_etcd(intents: Sequence[Intent]) -> Iterator[str]:
-    sick = [i.host.name for i in intents if i.facts is not None and i.facts.etcd_healthy is False]
-    if sick:
-        yield f"etcd is not healthy on {host_list(sick)}: no other host of the control plane begins before it is"
-
-
-def _silent_etcd(intents: Sequence[Intent]) -> Iterator[str]:
-    """One that answers nobody may be no member, or a dead one; taking another away then costs the quorum."""
-    asked = {i.host.name: i.facts for i in intents if i.host.role.is_control_plane and i.facts is not None}
-    silent = [name for name, facts in asked.items() if facts.runs_nixos and facts.etcd_healthy is None]
-    if silent and any(facts.etcd_healthy is not None for facts in asked.values()):
-        yield (
-            f"etcd answers on other hosts and not on {host_list(silent)}: where that is a member, it counts as none; "
-            "see etcdctl endpoint status --cluster first"
-        )
 
 
 def _spread(fleet: Fleet, acting: frozenset[HostName], rules: Rules) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from nixkube_deploy.model.action import SwitchMode
 from nixkube_deploy.model.closure import Closure, FlakeState
+from nixkube_deploy.model.etcd import Voice
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName
@@ -27,6 +28,8 @@ class Prepared:
     """Why the storage drivers of a host's Node are not known."""
     voters: frozenset[HostName] = frozenset()
     """Hosts with an etcd voter, when that is known; control-plane hosts count as voters anyway."""
+    etcd: Mapping[str, Voice] = field(default_factory=dict)
+    """What every etcd member says, by host, or by its own name where it is on none of the inventory's."""
     differences: Mapping[HostName, HostDifference] = field(default_factory=dict)
     """How closures differ; only when that was asked for."""
     undrainable: Mapping[HostName, Failure] = field(default_factory=dict)

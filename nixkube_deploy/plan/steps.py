@@ -22,6 +22,7 @@ from nixkube_deploy.model.action import (
     RebootHost,
     RollBack,
     Soak,
+    SpareVoter,
     Stage,
     SwitchConfiguration,
     SwitchMode,
@@ -51,7 +52,9 @@ AWAIT_BOOT = RetryPolicy(attempts=60, backoff=1.0, factor=1.5, ceiling=15.0)
 ROLLED_BACK = frozenset({"activate", "reboot", "prove", "gate", "promote", "confirm", "soak"})
 """Steps whose failure takes the host back."""
 
-EMPTIED = frozenset({"blockers", "cordon", "drain"})
+WAITED = frozenset({"blockers", "etcd"})
+"""Steps that only wait for a good moment: their failure leaves the host as it was."""
+EMPTIED = WAITED | {"cordon", "drain"}
 """Steps whose failure gives the Node back untouched."""
 BOOT_PREPARED = EMPTIED | {"activate"}
 """The same where activating only prepares the next boot: whatever became of that, the host still is what it was."""
@@ -60,7 +63,7 @@ WAIT_MARGIN = 60.0
 """Seconds beyond the action's own deadline, so that the action reports it and not the engine."""
 SILENCE = 240.0
 """The same for steps that change a host: they ask a host that fell silent for three minutes before they say so."""
-SHORT, COPYING = 60.0, 3900.0
+SHORT, ETCD, COPYING = 60.0, 300.0, 3900.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,7 @@ def steps(intent: Intent, wave: int, settings: Settings) -> Steps:
         undrain = _aside(host, "undrain", UncordonNode(host=host), _ids(main, before))
         asides.append(undrain)
         exits.append(undrain.id)
-    elif blocked := _ids(main, frozenset({"blockers"})):
+    elif blocked := _ids(main, WAITED):
         untouched = replace(_aside(host, "untouched", Stage(), blocked), pool=Pool.WAIT)
         asides.append(untouched)
         exits.append(untouched.id)
@@ -158,6 +161,8 @@ def _ids(tasks: Iterable[Task], names: frozenset[str]) -> frozenset[TaskId]:
 def _main(intent: Intent, settings: Settings) -> Iterator[_Step]:
     if intent.kind is ChangeClass.REBOOT and intent.host.policy.reboot_blockers.any:
         yield _blockers(intent)
+    if intent.takes_voter:
+        yield _Step(name="etcd", action=SpareVoter(host=intent.host.name), pool=Pool.WAIT, timeout=ETCD)
     if intent.drains:
         yield from _empty(intent)
     if intent.kind is ChangeClass.INSTALL:
@@ -285,7 +290,7 @@ def _judge(intent: Intent, settings: Settings) -> Iterator[_Step]:
 
 
 def _gate(intent: Intent, settings: Settings) -> OpenGate:
-    etcd = intent.facts is not None and intent.facts.etcd_healthy is not None
+    etcd = intent.facts is not None and intent.facts.etcd is not None
     node = intent.facts.node if intent.facts is not None else None
     return OpenGate(
         host=intent.host.name,

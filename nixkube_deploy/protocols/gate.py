@@ -153,7 +153,7 @@ class _Vigil:
     def _to_type(self, closed: str) -> str:
         node, login = self._world.node_of(self._host.name), self._host.login
         if closed == "etcd":
-            return f"{login} curl -sS {self._world.distribution.etcd_health}"
+            return f"{login} journalctl -u {self._world.distribution.etcd_unit} -n 50"
         if self._expect.node and node:
             return f"kubectl describe node {node}"
         return f"{login} systemctl --failed"

@@ -23,7 +23,7 @@ from nixkube_deploy.ports.cluster import Cluster
 from nixkube_deploy.ports.shell import Command, Shell
 from nixkube_deploy.ports.web import Web
 from nixkube_deploy.protocols import script
-from nixkube_deploy.protocols.probe import ask_etcd, etcd_health
+from nixkube_deploy.protocols.etcd import hear
 from nixkube_deploy.protocols.script import Question
 from nixkube_deploy.protocols.verdict import (
     Conjunct,
@@ -104,9 +104,8 @@ async def look(world: GateWorld, host: Host, expect: Expectation, renewals: Rene
 
 
 async def see_host(world: GateWorld, host: Host, expect: Expectation) -> HostSeen | str:
-    """What the host says of itself, in one round trip; a text when it does not answer."""
+    """What the host says of itself, in one round trip, and what its etcd says; a text when it does not answer."""
     asked = script.script(_LOOK)
-    asked += f"\necho @etcd; {ask_etcd(world.distribution)} 2>/dev/null; echo" if expect.etcd else ""
     asked += f"\n{_LOOK_AT_KUBELET}" if expect.node else ""  # The last, because its exit code counts.
     try:
         result = await world.shell.run(host, Command(argv=("sh", "-c", asked), timeout=HOST_PATIENCE))
@@ -116,19 +115,20 @@ async def see_host(world: GateWorld, host: Host, expect: Expectation) -> HostSee
         if isinstance(error, OutcomeUnknown):
             await world.shell.forget(host)
         return error.failure.message
-    said = script.read(result.stdout, _LOOK, ("etcd", "kubelet"))
+    said = script.read(result.stdout, _LOOK, ("kubelet",))
     if not said.get("boot"):
         return f"it answers, but not with its boot_id (exit code {result.exit_code}): {' '.join(result.tail(1))}"
     answer: str | None = said.get("kubelet", "")
     if not result.ok:
         answer = None if result.exit_code == NOT_FOUND else (answer or " ".join(result.stderr.split()))
         answer = answer if answer != "" else f"curl ended with exit code {result.exit_code}"
+    heard = await hear(world.shell, host, world.distribution) if expect.etcd else None
     return HostSeen(
         boot_id=said["boot"],
         kernel=said.get("kernel", ""),
         machine_id=said.get("machine", ""),
         kubelet=answer if expect.node else None,
-        etcd=etcd_health(said.get("etcd", "")),
+        etcd=heard.voice if heard is not None else None,
     )
 
 

@@ -4,16 +4,18 @@ It asks without privileges and changes nothing; what the API says of the host's 
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from nixkube_deploy.model.error import task_error
+from nixkube_deploy.model.etcd import Voice
 from nixkube_deploy.model.facts import DiskSpace, HostFacts, SystemContents
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import StorePath
 from nixkube_deploy.ports.shell import Shell
+from nixkube_deploy.protocols.etcd import UNIT_FILE
 from nixkube_deploy.protocols.script import Question, ask
 
 CURRENT: Final = "/run/current-system"
@@ -112,12 +114,9 @@ def disk_space(answer: str) -> DiskSpace:
     return DiskSpace(store=next(iter(free), None), boot=free[1] if len(free) > 1 else None)
 
 
-def etcd_health(answer: str) -> bool | None:
-    """What etcd says of itself; curl's 28 after it means that it took too long. Refused, TLS, no curl: nobody knows."""
-    body, _, code = answer.rpartition("\n")
-    if said := re.search(r'"health"\s*:\s*"(true|false)"', body):
-        return said[1] == "true"
-    return False if code == "28" else None
+def etcd_member(answer: str) -> Voice | None:
+    """A member that has yet to be asked, where anything says that there may be one."""
+    return Voice(trouble="it was not asked") if {"unit", "embedded", "hidden"} & {*answer.split()} else None
 
 
 def unit_names(answer: str) -> tuple[str, ...]:
@@ -206,20 +205,27 @@ def _system(name: str, link: str, units: frozenset[str]) -> tuple[Fact, ...]:
     )
 
 
-def ask_etcd(distribution: Distribution) -> str:
-    """The command whose answer ``etcd_health`` reads: the body, then curl's exit code. 503 has a body too, so no -f."""
-    return f"curl -sS --max-time 3 -w '\\n%{{exitcode}}' {distribution.etcd_health}"
+def _ask_for_etcd(distribution: Distribution, *, control_plane: bool) -> Iterator[Fact]:
+    """Whether etcd is at home, dead or alive: its unit, or its data, which only root may see.
+
+    It costs no program: ``test`` and ``echo`` are the shell's. Without Kubernetes nobody asks.
+    """
+    if not distribution.has_kubelet:
+        return
+    asked = [f"test -e {UNIT_FILE} && echo unit"]
+    if control_plane and (folder := distribution.etcd_folder):
+        asked.append(f"test -d {folder}/db/etcd && echo embedded || test -x {folder} || echo hidden")
+    yield Fact(name="etcd", command="; ".join(asked), read=etcd_member)
 
 
 def table(distribution: Distribution, *, control_plane: bool = False) -> tuple[Fact, ...]:
     """Every question of a probe, in order."""
     units = distribution.node_units
-    etcd = (Fact(name="etcd_healthy", command=ask_etcd(distribution), read=etcd_health),)
     return (
         *_MACHINE,
         *_system("current", CURRENT, units),
         *_system("booted", BOOTED, units),
-        *(etcd if control_plane and distribution.etcd_health else ()),
+        *_ask_for_etcd(distribution, control_plane=control_plane),
     )
 
 

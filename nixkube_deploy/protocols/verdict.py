@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from nixkube_deploy.model.cluster import Node, Pod
+from nixkube_deploy.model.etcd import LAG, Voice
 from nixkube_deploy.model.strategy import PodsGate
 from nixkube_deploy.protocols.nodes import gone_taints
 
@@ -43,8 +44,8 @@ class HostSeen:
     machine_id: str = ""
     kubelet: str | None = "ok"
     """The kubelet's answer or error; None where it could not be asked."""
-    etcd: bool | None = None
-    """Whether its etcd member says that it is healthy; None where it does not answer."""
+    etcd: Voice | None = None
+    """What its etcd member says; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,9 +176,18 @@ def _of_host(expect: Expectation, host: HostSeen) -> tuple[Conjunct, ...]:
         holds = host.kubelet in {None, "ok"}
         found.append(Conjunct(name="kubelet", holds=holds, expected="ok from the kubelet's /healthz", seen=answer))
     if expect.etcd:
-        told = {True: "healthy", False: "not healthy", None: "no answer"}[host.etcd]
-        found.append(Conjunct(name="etcd", holds=host.etcd is True, expected="a healthy etcd member", seen=told))
+        found.append(_of_etcd(host.etcd))
     return tuple(found)
+
+
+def _of_etcd(voice: Voice | None) -> Conjunct:
+    """Its health is a read through the leader: a healthy member knows what was committed. Has it taken that over?"""
+    seen = "it has no etcd member any more" if voice is None else str(voice)
+    behind = voice.index - voice.applied if voice is not None else 0
+    if voice is not None and voice.serves and behind > LAG:
+        seen = f"{behind} entries behind its log"
+    holds = voice is not None and voice.serves and not voice.alarms and behind <= LAG
+    return Conjunct(name="etcd", holds=holds, expected="an etcd member that votes and has caught up", seen=seen)
 
 
 def _of_node(expect: Expectation, host: HostSeen, seen: NodeSeen | str, renewed: int) -> tuple[Conjunct, ...]:

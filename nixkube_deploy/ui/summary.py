@@ -27,6 +27,7 @@ _ROUTINE = frozenset(
         "blockers",
         "copy",
         "cordon",
+        "etcd",
         "prove",
         "promote",
         "confirm",

@@ -43,8 +43,10 @@ def _tested(call: Call, words: list[str]) -> bool | None:
 def _unary(call: Call, operator: str, word: str) -> bool | None:
     files = call.files
     match operator:
-        case "-e" | "-x":
+        case "-e":
             return files.exists(word)
+        case "-x":
+            return files.exists(word) and not files.is_closed(word)
         case "-f" | "-r":
             return isinstance(files.stat(word), str)
         case "-s":

@@ -2,76 +2,91 @@
 
 import json
 import re
+from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from nixkube_deploy.lab.etcd import member_id
 from nixkube_deploy.lab.host import Call, LabHost
 
 KUBELET_PORT = 10248
-ETCD_PORTS = (2379, 2381)
 _REFUSED = 7
 _HTTP_ERROR = 22
+_NO_CERTIFICATE = 56
+_CERTIFICATE_UNREADABLE = 58
+_TAKES_VALUE = frozenset({"-w", "--data", "-d", "--max-time", "--connect-timeout", "--cacert", "--cert", "--key"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ended:
+    code: int = 0
+    status: int = 0
+    message: str = ""
 
 
 async def curl(call: Call) -> int:
-    """GET the kubelet's or etcd's health; nothing else listens. ``-w`` knows ``%{exitcode}`` only."""
-    code = await _get(call)
-    if "-w" in call.args[:-1]:
-        call.out(call.args[call.args.index("-w") + 1].replace("\\n", "\n").replace("%{exitcode}", str(code)))
-    return code
-
-
-async def _get(call: Call) -> int:
-    urls = [word for word in call.args if word.startswith("http")]
+    """GET the kubelet's or etcd's health, or POST to etcd's gateway; nothing else listens."""
+    words, options, flags = iter(call.args), dict[str, str](), ""
+    urls = []
+    for word in words:
+        if word in _TAKES_VALUE:
+            options[word] = next(words, "")
+        elif word.startswith("-"):
+            flags += "" if word.startswith("--") else word
+        else:
+            urls.append(word)
     if not urls:
         call.err("curl: no URL specified!\n")
         return 2
-    url = urlsplit(urls[0])
-    answer = _served(call.host, url.port, url.path) if url.hostname in ("127.0.0.1", "localhost") else None
-    if answer is None:
-        call.err(f"curl: (7) Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect\n")
-        return _REFUSED
-    status, body = answer
-    flags = "".join(word for word in call.args if word.startswith("-") and not word.startswith("--"))
+    ended = _get(call, urls[0], options, flags)
+    if ended.code:
+        call.err(f"curl: ({ended.code}) {ended.message}\n")
+    for name, value in (
+        ("exitcode", f"{ended.code}"),
+        ("http_code", f"{ended.status:03}"),
+        ("errormsg", ended.message),
+    ):
+        options["-w"] = options.get("-w", "").replace("\\n", "\n").replace(f"%{{{name}}}", value)
+    call.out(options["-w"])
+    return ended.code
+
+
+def _get(call: Call, address: str, options: dict[str, str], flags: str) -> _Ended:
+    url = urlsplit(address)
+    here = url.hostname in ("127.0.0.1", "localhost")
+    if not here or not _listens(call.host, url.port):
+        what = f"Failed to connect to {url.hostname} port {url.port or 80} after 0 ms: Could not connect to server"
+        return _Ended(code=_REFUSED, message=what)
+    if url.scheme == "https" and not call.is_root:
+        return _Ended(code=_CERTIFICATE_UNREADABLE, message="could not load PEM client certificate")
+    if url.scheme == "https" and not {"--cert", "--key", "--cacert"} <= options.keys():
+        return _Ended(code=_NO_CERTIFICATE, message="tlsv13 alert certificate required")
+    status, body = _served(call.host, url.port, url.path, options.get("--data") or options.get("-d", ""))
     if status >= HTTPStatus.BAD_REQUEST and "f" in flags:
-        call.err(f"curl: (22) The requested URL returned error: {status}\n")
-        return _HTTP_ERROR
+        return _Ended(code=_HTTP_ERROR, status=status, message=f"The requested URL returned error: {status}")
     call.out(body)
-    return 0
+    return _Ended(status=status)
 
 
-def _served(host: LabHost, port: int | None, path: str) -> tuple[int, str] | None:
-    """Status and body; None when nothing listens there. An embedded etcd lives and dies with the node's unit."""
-    kubelet = host.kubelet.healthz() if host.kubelet is not None else None
-    if kubelet is None or port not in (KUBELET_PORT, *ETCD_PORTS):
-        return None
+def _listens(host: LabHost, port: int | None) -> bool:
     if port == KUBELET_PORT:
-        return kubelet if path == "/healthz" else (404, "404 page not found")
-    if host.role != "control-plane":
-        return None
-    if (trouble := _trouble(host)) is not None:
-        return 503, json.dumps({"health": "false", "reason": trouble}, separators=(",", ":"))
-    return 200, '{"health":"true","reason":""}'
+        return host.kubelet is not None and host.kubelet.healthz() is not None
+    return host.setting.etcd.serves(host.name, port)
 
 
-def _trouble(host: LabHost) -> str | None:
-    """Why the host's etcd member is not healthy. An alarm is everybody's, whichever member raised it."""
-    faults = host.setting.faults
-    if faults.peek(host.name, "etcd-member-down"):
-        return "RAFT NO LEADER"
-    alarms = [alarm for name in host.setting.peers if (alarm := faults.peek(name, "etcd-alarm")) is not None]
-    if alarms:
-        return f"ALARM {alarms[0].argument}"
-    return "RANGE ERROR:rpc not supported for learner" if faults.peek(host.name, "etcd-learner") else None
+def _served(host: LabHost, port: int | None, path: str, body: str) -> tuple[int, str]:
+    if port == KUBELET_PORT:
+        told = host.kubelet.healthz() if host.kubelet is not None else None
+        return told if told is not None and path == "/healthz" else (404, "404 page not found")
+    status, answer = host.setting.etcd.answer(host.name, path, body)
+    return status, json.dumps(answer, separators=(",", ":"))
 
 
 async def etcdctl(call: Call) -> int:
-    """``etcdctl endpoint health|status``, ``member list`` and ``alarm list`` of the embedded etcd."""
+    """``etcdctl endpoint health|status``, ``member list`` and ``alarm list``."""
     words = [word for word in call.args if not word.startswith("-")]
-    faults, peers = call.host.setting.faults, call.host.setting.peers
-    members = [host for host in peers.values() if host.role == "control-plane"]
-    healthy = {host.name: host.machine.powered and _trouble(host) is None for host in members}
-    learners = {name for name in healthy if faults.peek(name, "etcd-learner")}
+    etcd = call.host.setting.etcd
+    healthy = {name: etcd.trouble(name) is None for name in etcd.members}
     if call.host.name not in healthy:
         call.err("Error: context deadline exceeded\n")
         return 1
@@ -80,15 +95,14 @@ async def etcdctl(call: Call) -> int:
             chosen = list(healthy) if "--cluster" in call.args else [call.host.name]
             return _health(call, {name: healthy[name] for name in chosen})
         case ["member", "list"]:
-            return _members(call, list(healthy), learners)
+            return _members(call, list(healthy), etcd.learners)
         case ["alarm", "list"]:
-            raised = [(name, fault) for name in healthy if (fault := faults.peek(name, "etcd-alarm")) is not None]
-            call.out("".join(f"memberID:{int(_member_id(n), 16)} alarm:{fault.argument} \n" for n, fault in raised))
+            call.out("".join(f"memberID:{member_id(name)} alarm:{kind} \n" for name, kind in etcd.alarms))
             return 0
         case ["endpoint", "status"]:
             call.out(
                 "".join(
-                    f"https://{name}:2379, {_member_id(name)}, 3.5.16, 20 MB, {name == min(healthy)}\n"
+                    f"https://{name}:2379, {_hex(name)}, 3.5.16, 20 MB, {str(name == etcd.leader).lower()}\n"
                     for name in healthy
                 )
             )
@@ -110,19 +124,19 @@ def _health(call: Call, healthy: dict[str, bool]) -> int:
     return 1
 
 
-def _members(call: Call, names: list[str], learners: set[str]) -> int:
+def _members(call: Call, names: list[str], learners: frozenset[str]) -> int:
     if "-w=json" in call.args or "--write-out=json" in call.args:
-        members = [{"ID": int(_member_id(name), 16), "name": name, "isLearner": name in learners} for name in names]
+        members = [{"ID": int(member_id(name)), "name": name, "isLearner": name in learners} for name in names]
         call.out(json.dumps({"members": members}) + "\n")
         return 0
     for name in names:
         learner = str(name in learners).lower()
-        call.out(f"{_member_id(name)}, started, {name}, https://{name}:2380, https://{name}:2379, {learner}\n")
+        call.out(f"{_hex(name)}, started, {name}, https://{name}:2380, https://{name}:2379, {learner}\n")
     return 0
 
 
-def _member_id(name: str) -> str:
-    return f"{sum((i + 7) * 1_000_003 ** (i % 3) * b for i, b in enumerate(name.encode())):016x}"
+def _hex(name: str) -> str:
+    return f"{int(member_id(name)):016x}"
 
 
 async def flock(call: Call) -> int:

@@ -6,9 +6,18 @@ from nixkube_deploy.model.fleet import Distribution, SshSettings
 from tests.builders import a_host
 
 
-@pytest.mark.parametrize("distribution", Distribution)
-def test_a_distribution_has_an_etcd_to_ask_exactly_when_it_has_a_kubelet(distribution: Distribution) -> None:
-    assert (distribution.etcd_health is not None) == distribution.has_kubelet
+@pytest.mark.parametrize(
+    ("distribution", "unit", "embedded"),
+    [
+        (Distribution.K3S, "k3s.service", True),
+        (Distribution.RKE2, "rke2-server.service", True),
+        (Distribution.KUBERNETES, "etcd.service", False),
+        (Distribution.NONE, "etcd.service", False),
+    ],
+)
+def test_etcd_is_embedded_or_a_unit_of_its_own(distribution: Distribution, unit: str, embedded: bool) -> None:
+    assert distribution.etcd_unit == unit
+    assert (distribution.etcd_folder is not None) == embedded
 
 
 @pytest.mark.parametrize(

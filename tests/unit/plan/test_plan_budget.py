@@ -23,43 +23,6 @@ def plan_of(fleet, changed, *, voters="", problems=(), **facts):
     return rollout(fleet, prepared, Choices())
 
 
-def test_a_host_with_a_sick_etcd_member_counts_as_away_and_nobody_else_of_the_control_plane_begins():
-    fleet = a_fleet("cp1..cp3 | w1")
-    facts = facts_for(fleet)
-    facts["cp2"] = replace(facts["cp2"], etcd_healthy=False)
-    prepared = Prepared(flake=a_flake(), facts=facts, closures=closures_for(fleet, changed="cp1 cp3"))
-    plan = rollout(fleet, prepared, Choices())
-    assert plan.graph.rules.unhealthy == {"cp2"}
-    assert "etcd is not healthy on cp2: no other host of the control plane begins before it is" in plan.notes
-
-
-@pytest.mark.parametrize(
-    ("healthy", "silent"),
-    [((True, True, None), True), ((None, None, None), False), ((True, True, True), False)],
-    ids=["one", "all", "none"],
-)
-def test_a_member_that_answers_nobody_is_told_where_others_answer(healthy, silent):
-    fleet = a_fleet("cp1..cp3 | w1")
-    facts = facts_for(fleet)
-    for name, told in zip(names("cp1 cp2 cp3"), healthy, strict=True):
-        facts[name] = replace(facts[name], etcd_healthy=told)
-    prepared = Prepared(flake=a_flake(), facts=facts, closures=closures_for(fleet, changed="cp1"))
-    told = [
-        note for note in rollout(fleet, prepared, Choices()).notes if note.startswith("etcd answers on other hosts")
-    ]
-    assert [" and not on cp3: " in note for note in told] == ([True] if silent else [])
-
-
-@pytest.mark.parametrize(("healthy", "expected"), [(True, True), (False, True), (None, False)])
-def test_the_gate_expects_etcd_of_hosts_that_have_one(healthy, expected):
-    fleet = a_fleet("cp1")
-    facts = {name: replace(each, etcd_healthy=healthy) for name, each in facts_for(fleet).items()}
-    prepared = Prepared(flake=a_flake(), facts=facts, closures=closures_for(fleet, changed="cp1"))
-    graph = rollout(fleet, prepared, Choices()).graph
-    assert graph["cp1/gate"].action.expect_etcd is expected
-    assert graph["cp1/rollback-gate"].action.expect_etcd is expected
-
-
 def rules(*args, **kwargs):
     return plan_of(*args, **kwargs).graph.rules
 

@@ -11,6 +11,7 @@ from trio.testing import MockClock
 from nixkube_deploy.model.action import OpenGate, Soak
 from nixkube_deploy.model.cluster import Node, Pod
 from nixkube_deploy.model.error import TaskError, task_error
+from nixkube_deploy.model.etcd import Voice
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host, Role
 from nixkube_deploy.model.names import HostName
@@ -28,6 +29,7 @@ from nixkube_deploy.ports.web import Answer
 from nixkube_deploy.protocols.gate import SOAK_TOLERANCE, GateWorld, open_gate, soak
 from tests.builders import a_host
 from tests.fakes.cluster import FakeCluster, LoopClock
+from tests.fakes.etcd import FakeEtcd, voices_of
 from tests.fakes.shell import FakeShell
 
 OLD, NEW = "11111111-old", "22222222-new"
@@ -66,7 +68,7 @@ class Bench:
     cluster: FakeCluster | None = None
     said: list[str] = field(default_factory=list)
     known: bool = True
-    etcd: str = '{"health":"true"}\n0'
+    etcd: Voice = field(default_factory=lambda: voices_of("w1 cp1 cp2")["w1"])
 
     def __post_init__(self) -> None:
         self.cluster = FakeCluster(
@@ -78,9 +80,11 @@ class Bench:
         self.shell.answers("journalctl", stdout="kubelet: last words\n")
 
     def _look(self, host: Host, command: Command) -> CommandResult:
+        if "etcd.service" in command.argv[2]:
+            return CommandResult(exit_code=0, stdout="@unit\nExecStart=/bin/etcd\n@end\n")
+        if "/v3/" in command.argv[2]:
+            return FakeEtcd(voices={host.name: self.etcd}).respond(host, command)
         told = f"@boot\n{self.boot_id}\n@kernel\n{self.kernel}\n@machine\nm1\n"
-        if "2381" in command.argv[2]:
-            told += f"@etcd\n{self.etcd}\n"
         if "10248" not in command.argv[2]:
             return CommandResult(exit_code=0, stdout=told)
         return replace(self.kubelet, stdout=f"{told}@kubelet\n{self.kubelet.stdout}")
@@ -126,11 +130,18 @@ def a_pod(name: str, **fields: object) -> Pod:
 
 async def test_a_member_that_etcd_had_must_be_healthy_again():
     assert "healthy" in await Bench().open(expect_etcd=True)
-    for etcd, seen in (('{"health":"false"}\n0', "not healthy"), ("\n7", "no answer")):
+    well = Bench().etcd
+    for etcd, seen in (
+        (replace(well, trouble="RANGE ERROR"), "it is not healthy: RANGE ERROR"),
+        (replace(well, alarms=(("1", "NOSPACE"),)), "alarm NOSPACE"),
+        (replace(well, learner=True), "it is a learner: it does not vote yet"),
+        (replace(well, index=9000), "8900 entries behind its log"),
+        (Voice(trouble="refused", absent=True), "it does not answer: refused"),
+    ):
         failure = await Bench(etcd=etcd).failure(expect_etcd=True)
         assert (failure.kind, failure.seen) == (FailureKind.GATE, seen)
-        assert failure.next == "ssh w1.lan curl -sS http://127.0.0.1:2381/health"
-    assert "healthy" in await Bench(etcd="\n7").open()
+        assert failure.next == "ssh w1.lan journalctl -u k3s.service -n 50"
+    assert "healthy" in await Bench(etcd=Voice(trouble="refused")).open()
 
 
 async def test_the_kubelet_must_be_of_the_version_the_new_system_brings():

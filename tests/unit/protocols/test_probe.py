@@ -15,7 +15,7 @@ from nixkube_deploy.model.error import TaskError
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Distribution
-from nixkube_deploy.protocols.probe import etcd_health, generation, host_facts, probe, table
+from nixkube_deploy.protocols.probe import etcd_member, generation, host_facts, probe, table
 from nixkube_deploy.protocols.script import Question, answers, script
 from tests.builders import a_host, store_path
 from tests.fakes.shell import FakeShell
@@ -161,29 +161,25 @@ def test_garbage_in_a_value_reads_as_absent():
 def test_every_field_of_the_facts_is_asked_for(distribution):
     names = {f.name for f in table(distribution, control_plane=True)}
     derived = {"host", "system", "loader", "disk", "node", "disks", "missing_disks", "namesake"}
-    derived |= set() if distribution.has_kubelet else {"etcd_healthy"}
+    derived |= set() if distribution.has_kubelet else {"etcd"}
     assert set(HostFacts.__slots__) - derived <= names
     assert {f"current.units.{unit}" for unit in distribution.node_units} <= names
 
 
 @pytest.mark.parametrize(
-    ("answer", "healthy"),
-    [
-        ('{"health":"true","reason":""}\n0', True),
-        ('{ "health": "false", "reason": "RAFT NO LEADER" }\n0', False),
-        ("\n28", False),
-        ("\n7", None),
-        ("Client sent an HTTP request to an HTTPS server.\n0", None),
-        ('{"health":"true"}\n%{exitcode}', True),
-        ("", None),
-    ],
+    ("answer", "member"),
+    [("unit", True), ("embedded", True), ("hidden", True), ("unit\nhidden", True), ("", False), ("garbage @", False)],
 )
-def test_only_etcd_itself_or_its_silence_says_that_it_is_sick(answer, healthy):
-    assert etcd_health(answer) is healthy
+def test_a_host_where_anything_speaks_for_etcd_has_a_member_until_it_was_asked(answer, member):
+    found = etcd_member(answer)
+    assert (found is not None) is member
+    assert found is None or not found.serves
 
 
-def test_only_control_plane_hosts_are_asked_for_etcd():
-    assert not [f for f in table(Distribution.K3S) if f.name == "etcd_healthy"]
+def test_a_worker_is_asked_for_the_unit_only_and_without_kubernetes_nobody_is_asked():
+    asked = {f.name: f.command for f in table(Distribution.K3S)}["etcd"]
+    assert asked == "test -e /etc/systemd/system/etcd.service && echo unit"
+    assert not [f for f in table(Distribution.NONE, control_plane=True) if f.name == "etcd"]
 
 
 _NAMES = [f.name for f in table(Distribution.K3S)]
