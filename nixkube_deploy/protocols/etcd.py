@@ -113,8 +113,8 @@ def embedded(folder: str) -> tuple[Way, ...]:
 async def _of_unit(shell: Shell, host: Host) -> tuple[Way, ...]:
     files = {"unit": UNIT_FILE, "changes": _DROP_IN, "api": _API_SERVER}
     told = await ask(shell, host, (Question(name=name, command=f"cat {path}") for name, path in files.items()))
-    unit = f"{told['unit']}\n{told['changes']}".strip()
-    return tuple(ways_of(unit, told["api"])) if unit else ()
+    unit = f"{told.get('unit', '')}\n{told.get('changes', '')}".strip()
+    return tuple(ways_of(unit, told.get("api", ""))) if unit else ()
 
 
 def ways_of(unit: str, api_server: str) -> Iterator[Way]:

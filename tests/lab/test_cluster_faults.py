@@ -28,6 +28,7 @@ SEEN_PER_SECOND = 4
 """Looks a second below which the eyes were shut."""
 REBOOT = {**WORKERS, "w2": "reboot"}
 CONTROL = {"cp1": "node", "cp2": "node", "cp3": "node", "w1": "live"}
+CONTROL_BUT_CP2 = {**CONTROL, "cp2": "same"}
 ALL, NOBODY = "w1 w2 w3 w4", ""
 CONVERGED, REFUSED, HALTED, TAKEN_BACK, LOCKED = 0, 3, 4, 5, 6
 DEAD = "20260101T000000Z-dead"
@@ -296,25 +297,25 @@ CASES = (
     Case(
         name="etcd learner",
         faults="cp2:etcd-learner",
-        exit_code=HALTED,
-        failed="cp2/gate",
-        kind=Kind.GATE,
-        says="a healthy etcd member",
+        exit_code=REFUSED,
         new=NOBODY,
-        old="cp2",
-        ours="cp2",
         setup=Setup(changes=CONTROL),
+    ),
+    Case(
+        name="etcd member down on a host that stays as it is",
+        faults="cp2:etcd-member-down",
+        exit_code=REFUSED,
+        new=NOBODY,
+        setup=Setup(changes=CONTROL_BUT_CP2),
     ),
     Case(
         name="etcd alarm",
         meanwhile=inject("cp2:etcd-alarm=NOSPACE"),
         exit_code=HALTED,
-        failed="cp2/gate",
-        kind=Kind.GATE,
-        says="a healthy etcd member",
+        failed="cp2/etcd",
+        kind=Kind.ETCD,
+        says="etcd has raised the alarm NOSPACE",
         new="cp1 w1",
-        old="cp2",
-        ours="cp2",
         setup=Setup(changes=CONTROL),
         long=True,
     ),

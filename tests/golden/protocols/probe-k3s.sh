@@ -18,6 +18,8 @@ echo; echo @failed_units
 systemctl list-units --failed --plain --no-legend --no-pager 2>/dev/null
 echo; echo @activations
 ls -d /run/systemd/transient/nixkube-deploy-* >/dev/null 2>&1 || ! test -d /run/systemd/transient && systemctl list-units --all 'nixkube-deploy-*' --plain --no-legend --no-pager 2>/dev/null
+echo; echo @etcd
+test -e /etc/systemd/system/etcd.service && echo unit 2>/dev/null
 echo; echo @there
 test -e /run/current-system/kernel && echo 2
 test -e /run/current-system/initrd && echo 3

@@ -119,7 +119,7 @@ async def test_a_host_is_heard_in_one_round_trip():
 async def test_a_host_without_an_etcd_has_no_member():
     bench = Bench()
     bench.shell.answers("sh", "-c", stdout="", holding="test -d")
-    bench.shell.answers("sh", "-c", stdout="@unit\n@changes\n@api\n@end\n", holding="etcd.service")
+    bench.shell.answers("sh", "-c", stdout="@files\n@end\n", holding="etcd.service")
     assert await hear(bench.shell, HOSTS[0], K3S) is None
     assert await bench.spare() == "it has no etcd member"
     assert not await serves(bench.shell, HOSTS[0], K3S)

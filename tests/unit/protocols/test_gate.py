@@ -26,6 +26,7 @@ from nixkube_deploy.model.strategy import (
 )
 from nixkube_deploy.ports.shell import Command, CommandResult
 from nixkube_deploy.ports.web import Answer
+from nixkube_deploy.protocols.etcd import UNIT_FILE
 from nixkube_deploy.protocols.gate import SOAK_TOLERANCE, GateWorld, open_gate, soak
 from tests.builders import a_host
 from tests.fakes.cluster import FakeCluster, LoopClock
@@ -81,7 +82,7 @@ class Bench:
 
     def _look(self, host: Host, command: Command) -> CommandResult:
         if "etcd.service" in command.argv[2]:
-            return CommandResult(exit_code=0, stdout="@unit\nExecStart=/bin/etcd\n@end\n")
+            return CommandResult(exit_code=0, stdout=f"@files\n==> {UNIT_FILE} <==\nExecStart=/bin/etcd\n@end\n")
         if "/v3/" in command.argv[2]:
             return FakeEtcd(voices={host.name: self.etcd}).respond(host, command)
         told = f"@boot\n{self.boot_id}\n@kernel\n{self.kernel}\n@machine\nm1\n"

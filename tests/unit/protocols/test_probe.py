@@ -127,7 +127,8 @@ async def test_an_answer_that_was_cut_short_is_a_transient_failure():
     with pytest.raises(TaskError) as caught:
         await probed(output[: output.index("@end")])
     assert caught.value.failure.transient
-    assert "booted.units.k3s.service" in caught.value.failure.seen
+    assert caught.value.failure.seen.endswith(": etcd")
+    assert "exit code 0" in caught.value.failure.seen
 
 
 async def test_a_host_without_a_shell_says_so():
