@@ -11,6 +11,7 @@ from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
 from nixkube_deploy.app.unchecked import example_failure, for_want_of, is_example, no_kubeconfig
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.etcd import ailment
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Activator, Host
@@ -173,6 +174,9 @@ def _host(host: Host, found: Survey) -> Iterator[Finding]:
         return
     yield Finding(subject=host.name, check="reachable")
     yield Finding(subject=host.name, check="architecture", detail=facts.system, failure=_architecture(host, facts))
+    if facts.etcd is not None:
+        sick = ailment(host.name, facts.etcd)
+        yield Finding(subject=host.name, check="etcd", detail="" if sick else str(facts.etcd), failure=sick)
     if facts.runs_nixos:
         yield Finding(subject=host.name, check="disk space", failure=_disk(facts))
 

@@ -8,6 +8,7 @@ from nixkube_deploy.app.survey import OnStep, Survey, silent, survey
 from nixkube_deploy.app.world import World
 from nixkube_deploy.model.closure import FlakeState
 from nixkube_deploy.model.error import TaskError
+from nixkube_deploy.model.etcd import ailment
 from nixkube_deploy.model.facts import HostFacts
 from nixkube_deploy.model.failure import Failure
 from nixkube_deploy.model.names import HostName, StorePath
@@ -36,6 +37,10 @@ class HostStatus:
     cordoned_by: str | None = None
     store_free: int | None = None
     failed_units: tuple[str, ...] = ()
+    etcd: str = ""
+    """What its etcd member says of itself; empty where it has none."""
+    etcd_ok: bool = True
+    """Whether no etcd member of the host is unwell."""
 
     @property
     def drifted(self) -> bool:
@@ -94,4 +99,6 @@ def _row(name: HostName, specialisation: str | None, found: Survey, evaluation: 
         cordoned_by=node.cordoned_by if node else None,
         store_free=facts.disk.store,
         failed_units=facts.failed_units,
+        etcd=str(facts.etcd) if facts.etcd is not None else "",
+        etcd_ok=facts.etcd is None or ailment(name, facts.etcd) is None,
     )

@@ -124,6 +124,7 @@ def _finding_rows(found: Iterable[Finding]) -> list[FindingRow]:
 
 def _status_row(status: HostStatus) -> StatusRow:
     notes = ["on trial: a reboot goes back"] if status.on_trial else []
+    notes += [] if status.etcd_ok else [f"etcd: {status.etcd}"]
     notes += [f"failed: {', '.join(status.failed_units)}"] if status.failed_units else []
     return StatusRow(
         host=status.host,

@@ -86,6 +86,19 @@ class Voice:
         return "the leader" if self.leads else "a voter"
 
 
+def ailment(name: str, voice: Voice) -> Failure | None:
+    """What is wrong with one member by itself; None where it serves and no alarm was raised."""
+    if voice.serves and not voice.alarms:
+        return None
+    return Failure(
+        kind=FailureKind.ETCD,
+        message=f"the etcd member of {name} is not well, and no other voter begins before it is",
+        expected="a member that answers, votes and knows its leader, and no alarm",
+        seen=str(voice),
+        next="etcdctl endpoint status --cluster, and etcdctl alarm list",
+    )
+
+
 def hexadecimal(member: str) -> str:
     """A member id as ``etcdctl`` writes it."""
     return f"{int(member):x}" if member.isdigit() else member

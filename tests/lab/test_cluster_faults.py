@@ -28,7 +28,7 @@ SEEN_PER_SECOND = 4
 """Looks a second below which the eyes were shut."""
 REBOOT = {**WORKERS, "w2": "reboot"}
 CONTROL = {"cp1": "node", "cp2": "node", "cp3": "node", "w1": "live"}
-CONTROL_BUT_CP2 = {**CONTROL, "cp2": "same"}
+CONTROL_BUT_CP2 = {**CONTROL, "cp2": "none"}
 ALL, NOBODY = "w1 w2 w3 w4", ""
 CONVERGED, REFUSED, HALTED, TAKEN_BACK, LOCKED = 0, 3, 4, 5, 6
 DEAD = "20260101T000000Z-dead"
@@ -298,6 +298,9 @@ CASES = (
         name="etcd learner",
         faults="cp2:etcd-learner",
         exit_code=REFUSED,
+        failed="cp1",
+        kind=Kind.PREFLIGHT,
+        says="is a learner",
         new=NOBODY,
         setup=Setup(changes=CONTROL),
     ),
@@ -305,6 +308,9 @@ CASES = (
         name="etcd member down on a host that stays as it is",
         faults="cp2:etcd-member-down",
         exit_code=REFUSED,
+        failed="cp1",
+        kind=Kind.PREFLIGHT,
+        says="cp1 is not touched: the etcd member of cp2 does not answer",
         new=NOBODY,
         setup=Setup(changes=CONTROL_BUT_CP2),
     ),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nixkube_deploy.model.etcd import LAG, Member, Voice, heir, lost, objection
+from nixkube_deploy.model.etcd import LAG, Member, Voice, ailment, heir, lost, objection
 from nixkube_deploy.model.failure import Failure, FailureKind
 from tests.fakes.etcd import voices_of
 
@@ -121,6 +121,15 @@ def test_a_member_far_behind_is_named() -> None:
     failure = refused(voices | {"cp2": replace(voices["cp2"], applied=9000 - LAG - 1)})
     assert "cp2 has not caught up" in failure.message
     assert objection("cp1", voices | {"cp2": replace(voices["cp2"], applied=9000 - LAG)}) is None
+
+
+def test_a_member_by_itself_is_well_or_says_what_it_has() -> None:
+    well = voices_of()["cp1"]
+    assert ailment("cp1", well) is None
+    for sick in (DOWN, replace(well, learner=True), replace(well, alarms=(("1", "NOSPACE"),))):
+        failure = ailment("cp1", sick)
+        assert failure is not None
+        assert failure.seen == str(sick)
 
 
 def test_the_voter_that_has_taken_over_most_leads_next() -> None:
