@@ -6,14 +6,11 @@ more calls than etcd's health, status, member list, alarms and the move of its l
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from nixkube_deploy.lab.faults import FaultPlan
-from nixkube_deploy.lab.kubelet import Phase
-from nixkube_deploy.lab.machine import Personality
-
-if TYPE_CHECKING:
-    from nixkube_deploy.lab.host import LabHost
+from nixkube_deploy.lab.kubelet import Kubelet, Phase
+from nixkube_deploy.lab.machine import Machine, Personality
 
 PLAIN_PORTS = (2379, 2381)
 """Where it is embedded the second serves health and metrics only, and needs no certificate."""
@@ -22,10 +19,18 @@ UNIT = "etcd.service"
 Answer = tuple[int, dict[str, Any]]
 
 
+class Peer(Protocol):
+    """A host, as far as etcd knows it."""
+
+    machine: Machine
+    role: str
+    kubelet: Kubelet | None
+
+
 class LabEtcd:
     """All members, as far as they are known to one another: the lab's network never breaks between them."""
 
-    def __init__(self, hosts: Mapping[str, "LabHost"], faults: FaultPlan) -> None:
+    def __init__(self, hosts: Mapping[str, Peer], faults: FaultPlan) -> None:
         self._hosts = hosts
         self._faults = faults
         self._leader = ""

@@ -77,7 +77,9 @@ async def spare(shell: Shell, host: Host, others: Iterable[Host], distribution: 
             break
         if looks == LOOKS:
             evidence = tuple(f"{name}: {voice}" for name, voice in voices.items())
-            raise TaskError(replace(refused, evidence=evidence))
+            raise TaskError(
+                replace(refused, evidence=evidence, did=f"asked every member {LOOKS} times; {host.name} is as it was")
+            )
         report(f"waiting for etcd: {refused.seen}")
         await anyio.sleep(BETWEEN_LOOKS)
     if own.voice.absent:
@@ -122,5 +124,6 @@ async def _move(
         expected=f"another leader than {host.name}'s member",
         seen=seen,
         evidence=result.tail(5),
+        did=f"asked for the move; {host.name} is as it was",
         next=f"{host.login} etcdctl move-leader {int(voice.id):x}",
     )
