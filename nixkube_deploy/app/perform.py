@@ -137,6 +137,12 @@ class Performer:
     def _distribution(self) -> Distribution:
         return self.world.fleet.cluster.distribution
 
+    @property
+    def _members(self) -> tuple[Host, ...]:
+        """Hosts that may have an etcd member; others are found in the lists of these."""
+        hosts = self.world.whole.hosts.values()
+        return tuple(host for host in hosts if host.role.is_control_plane or host.name in self.voters)
+
     def _cluster(self) -> Cluster:
         assert self.world.cluster is not None, "a plan with Nodes is only made when the cluster answered"
         return self.world.cluster
@@ -149,8 +155,7 @@ class Performer:
         return Done(changed=False, detail=told)
 
     async def _spare(self, host: Host, attempt: Attempt) -> str:
-        others = (h for h in self.world.whole.hosts.values() if h.role.is_control_plane or h.name in self.voters)
-        return await quorum.spare(self.world.shell, host, others, self._distribution, attempt.report)
+        return await quorum.spare(self.world.shell, host, self._members, self._distribution, attempt.report)
 
     async def _spare_again(self, host: Host, attempt: Attempt) -> None:
         """A drain takes its time, and meanwhile a member may have died or the leadership come back."""
@@ -314,8 +319,8 @@ class Performer:
         host = self._host(action.host)
         self.heard.pop(host.name, None)
         await self.locks.ensure(host)
-        if host.name in self.voters and await quorum.serves(self.world.shell, host, self._distribution):
-            await self._spare(host, attempt)  # One that serves no more has no vote to lose.
+        if host.name in self.voters:
+            await quorum.spare_to_go_back(self.world.shell, host, self._members, self._distribution)
         await self._empty_again(host, action.way_back, attempt)
         await roll_back(self.world.shell, self.world.clock, host, action, self.run, attempt.report)
         return Done(detail=f"back on {action.way_back.system}")

@@ -122,6 +122,12 @@ def objection(name: str, voices: Mapping[str, Voice]) -> Failure | None:
     return next(_objections(name, own, voices), None)
 
 
+def cost(name: str, voices: Mapping[str, Voice]) -> Failure | None:
+    """Only what taking ``name``'s vote away would break: for a way back, which matters more than an alarm."""
+    own = voices[name]
+    return next(_quorum(name, own, voices), None) if own.serves else None
+
+
 def _objections(name: str, own: Voice, voices: Mapping[str, Voice]) -> Iterator[Failure]:
     yield from _silent(name, own, voices)
     yield from _never_started(name, own, voices)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import anyio
 
 from nixkube_deploy.model.error import TaskError, task_error
-from nixkube_deploy.model.etcd import Voice, heir, lost, objection
+from nixkube_deploy.model.etcd import Voice, cost, heir, lost, objection
 from nixkube_deploy.model.failure import FailureKind
 from nixkube_deploy.model.fleet import Distribution, Host
 from nixkube_deploy.model.names import HostName
@@ -76,7 +76,7 @@ async def spare(shell: Shell, host: Host, others: Iterable[Host], distribution: 
         if refused is None:
             break
         if looks == LOOKS:
-            evidence = tuple(f"{name}: {voice}" for name, voice in voices.items())
+            evidence = _said(voices)
             raise TaskError(
                 replace(refused, evidence=evidence, did=f"asked every member {LOOKS} times; {host.name} is as it was")
             )
@@ -93,14 +93,23 @@ async def spare(shell: Shell, host: Host, others: Iterable[Host], distribution: 
     return f"etcd voters that stay: {stay or 'none'}{moved}"
 
 
-async def serves(shell: Shell, host: Host, distribution: Distribution) -> bool:
-    """Whether the host's member has a vote to lose.
+async def spare_to_go_back(shell: Shell, host: Host, others: Iterable[Host], distribution: Distribution) -> None:
+    """Return where a way back of ``host`` does not cost the quorum: a member that serves no more has no vote to lose.
 
     Raises:
-        TaskError: HOST_KEY.
+        TaskError: ETCD; HOST_KEY.
     """
-    heard = await hear(shell, host, distribution)
-    return heard is not None and heard.voice.serves
+    own = await hear(shell, host, distribution)
+    if own is None or not own.voice.serves:
+        return
+    rest = tuple(other for other in others if other.name != host.name)
+    voices = await hear_all(shell, {host.name: (host, own)}, rest, distribution)
+    if (refused := cost(host.name, voices)) is not None:
+        raise TaskError(replace(refused, evidence=_said(voices), did=f"left {host.name} as it is"))
+
+
+def _said(voices: Mapping[str, Voice]) -> tuple[str, ...]:
+    return tuple(f"{name}: {voice}" for name, voice in voices.items())
 
 
 async def _move(

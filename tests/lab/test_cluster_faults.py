@@ -55,11 +55,11 @@ def await_cordon(rig: Rig, name: str = "w2") -> None:
         time.sleep(0.05)
 
 
-def inject(spec: str) -> Script:
-    """A fault from the moment on in which its host runs its new system."""
+def inject(spec: str, at: str = "") -> Script:
+    """A fault from the moment on in which its host, or another one, runs its new system."""
 
     def act(rig: Rig) -> None:
-        host, end = spec.partition(":")[0], time.monotonic() + 60
+        host, end = at or spec.partition(":")[0], time.monotonic() + 60
         while not machines(rig)[host]["activations"]:
             assert time.monotonic() < end, f"nothing was activated on {host}"
             time.sleep(0.02)
@@ -307,12 +307,24 @@ CASES = (
         name="etcd alarm",
         meanwhile=inject("cp2:etcd-alarm=NOSPACE"),
         exit_code=HALTED,
-        failed="cp2/etcd",
-        kind=Kind.ETCD,
-        says="etcd has raised the alarm NOSPACE",
+        failed="cp2/gate",
+        kind=Kind.GATE,
+        says="alarm NOSPACE",
         new="cp1 w1",
+        old="cp2",
+        ours="cp2",
         setup=Setup(changes=CONTROL),
         long=True,
+    ),
+    Case(
+        name="etcd member down once another voter was changed",
+        meanwhile=inject("cp3:etcd-member-down", at="cp1"),
+        exit_code=HALTED,
+        failed="cp2/etcd",
+        kind=Kind.ETCD,
+        says="cp2 is not touched: the etcd member of cp3 does not answer",
+        new="cp1 w1",
+        setup=Setup(changes=CONTROL),
     ),
     Case(
         name="operator uncordons amid the drain",

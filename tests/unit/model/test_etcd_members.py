@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from nixkube_deploy.model.etcd import LAG, Member, Voice, ailment, heir, lost, objection
+from nixkube_deploy.model.etcd import LAG, Member, Voice, ailment, cost, heir, lost, objection
 from nixkube_deploy.model.failure import Failure, FailureKind
 from tests.fakes.etcd import voices_of
 
@@ -114,6 +114,16 @@ def test_the_quorum_is_reckoned_with_the_voters_that_serve() -> None:
     beside = {n: replace(v, members=(*v.members, Member(id="1", name="x"))) for n, v in voices.items()}
     beside = {n: replace(v, members=(*v.members, Member(id="2", name="y"))) for n, v in beside.items()}
     assert refused(beside).message == "cp1 is not touched: etcd would lose its quorum"
+
+
+def test_a_way_back_is_held_up_by_nothing_but_the_quorum() -> None:
+    voices = voices_of()
+    assert cost("cp1", voices) is None
+    assert cost("cp1", {n: replace(v, alarms=(("2", "NOSPACE"),)) for n, v in voices.items()}) is None
+    failure = cost("cp1", voices | {"cp2": DOWN})
+    assert failure is not None
+    assert failure.message == "cp1 is not touched: etcd would lose its quorum"
+    assert cost("cp2", voices | {"cp2": DOWN, "cp3": DOWN}) is None
 
 
 def test_a_member_far_behind_is_named() -> None:

@@ -11,7 +11,7 @@ from nixkube_deploy.model.failure import Failure, FailureKind
 from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.ports.shell import CommandResult
 from nixkube_deploy.protocols.etcd import Way, embedded, hear, voice_of, ways_of
-from nixkube_deploy.protocols.quorum import serves, spare
+from nixkube_deploy.protocols.quorum import spare, spare_to_go_back
 from tests.builders import a_host
 from tests.fakes.etcd import FakeEtcd, voices_of
 from tests.fakes.shell import FakeShell
@@ -122,7 +122,7 @@ async def test_a_host_without_an_etcd_has_no_member():
     bench.shell.answers("sh", "-c", stdout="@files\n@end\n", holding="etcd.service")
     assert await hear(bench.shell, HOSTS[0], K3S) is None
     assert await bench.spare() == "it has no etcd member"
-    assert not await serves(bench.shell, HOSTS[0], K3S)
+    await spare_to_go_back(bench.shell, HOSTS[0], HOSTS, K3S)
 
 
 async def test_trouble_on_the_way_to_a_member_is_told_as_its_own_and_a_wrong_host_key_is_not():
@@ -208,8 +208,12 @@ async def test_a_member_without_an_address_cannot_be_asked():
     assert "it names no address that could be asked" in (await bench.refused(others=("cp1", "cp2"))).seen
 
 
-async def test_one_that_serves_has_a_vote_to_lose():
+async def test_a_way_back_may_cost_anything_but_the_quorum():
     bench = Bench()
-    assert await serves(bench.shell, HOSTS[0], K3S)
-    bench.etcd.voices["cp1"] = DOWN
-    assert not await serves(bench.shell, HOSTS[0], K3S)
+    bench.etcd.voices = {n: replace(v, alarms=(("1", "NOSPACE"),)) for n, v in bench.etcd.voices.items()}
+    await spare_to_go_back(bench.shell, HOSTS[0], HOSTS, K3S)
+    bench.etcd.voices["cp2"] = DOWN
+    with pytest.raises(TaskError, match="etcd would lose its quorum") as caught:
+        await spare_to_go_back(bench.shell, HOSTS[0], HOSTS, K3S)
+    assert caught.value.failure.did == "left cp1 as it is"
+    await spare_to_go_back(bench.shell, HOSTS[1], HOSTS, K3S)
