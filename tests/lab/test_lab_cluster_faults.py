@@ -1,6 +1,8 @@
 """Faults of the cluster, set by their specs on a whole lab, as a client of its API sees them."""
 
+import json
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import anyio
 import httpx2
@@ -171,6 +173,40 @@ async def test_etcd_tells_of_a_learner_and_of_alarms(tmp_path):
         world.add_fault("cp3:etcd-alarm=NOSPACE")
         assert (await run_on(world, "cp1", health))[1] == '{"health":"false","reason":"ALARM NOSPACE"}'
         assert "alarm:NOSPACE" in (await run_on(world, "cp1", "etcdctl alarm list"))[1]
+
+
+def gateway(path: str, body: str = "{}", port: int = 2382) -> str:
+    tls = "--cacert /ca --cert /crt --key /key"
+    return f"curl -sS {tls} --data '{body}' -w '\\n%{{exitcode}} %{{http_code}}' https://127.0.0.1:{port}{path}"
+
+
+async def test_etcds_gateway_knows_its_members_and_lets_another_one_lead(tmp_path):
+    async with a_world(tmp_path / "lab", "cp1 cp2 cp3 | w1") as world:
+        await until(lambda: len(world.kube.store.all("nodes")) == 4)
+
+        async def ask(host: str, path: str, body: str = "{}") -> dict[str, Any]:
+            _, said = await run_on(world, host, gateway(path, body))
+            return json.loads(said.splitlines()[0])
+
+        listed = (await ask("cp2", "/v3/cluster/member/list"))["members"]
+        assert [member["name"] for member in listed] == ["cp1", "cp2", "cp3"]
+        assert not [member for member in listed if "isLearner" in member]
+        before = await ask("cp1", "/v3/maintenance/status")
+        assert before["leader"] == before["header"]["member_id"] == listed[0]["ID"]
+        move = json.dumps({"targetID": listed[2]["ID"]})
+        assert "not leader" in (await ask("cp2", "/v3/maintenance/transfer-leadership", move))["error"]
+        assert "error" not in await ask("cp1", "/v3/maintenance/transfer-leadership", move)
+        assert (await ask("cp1", "/v3/maintenance/status"))["leader"] == listed[2]["ID"]
+        world.add_fault("cp3:etcd-member-down")
+        assert (await ask("cp1", "/v3/maintenance/status"))["leader"] == listed[0]["ID"]
+        assert (await run_on(world, "cp3", gateway("/health")))[1].endswith("7 000")
+        assert (await run_on(world, "cp1", gateway("/health", port=2379)))[1].endswith("7 000")
+        world.add_fault("cp1:etcd-alarm=NOSPACE")
+        raised = (await ask("cp2", "/v3/maintenance/alarm"))["alarms"]
+        assert raised == [{"memberID": listed[0]["ID"], "alarm": "NOSPACE"}]
+        world.add_fault("cp2:etcd-member-down")
+        assert "leader" not in await ask("cp1", "/v3/maintenance/status"), "two of three are gone"
+        assert "timed out" in (await ask("cp1", "/v3/cluster/member/list"))["error"]
 
 
 async def test_the_api_is_away_while_its_only_control_plane_host_reboots(world: World, cluster: Cluster):

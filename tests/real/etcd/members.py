@@ -26,6 +26,10 @@ mount -t tmpfs none /var/lib
 mkdir -p /var/lib/kubernetes/secrets
 mount --bind "$1/units" /etc/systemd/system
 test -d "$1/secrets" && mount --bind "$1/secrets" /var/lib/kubernetes/secrets
+if test -d "$1/rancher"; then
+  mkdir -p /var/lib/rancher/k3s/server
+  mount --bind "$1/rancher" /var/lib/rancher/k3s/server
+fi
 shift
 exec "$@"
 """
@@ -54,11 +58,20 @@ class RealMember:
     address: str
     env: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
+    network: subprocess.Popen[bytes] | None = None
+    """Keeps a network namespace of its own, where the host has one."""
+
+    @property
+    def inside(self) -> tuple[str, ...]:
+        """What goes before a command to be run in the host's network."""
+        return ("nsenter", "-t", str(self.network.pid), "-n") if self.network is not None else ()
 
     def start(self) -> None:
         """As its unit says."""
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(("etcd",), env={**os.environ, **self.env}, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                (*self.inside, "etcd"), env={**os.environ, **self.env}, stdout=log, stderr=log
+            )
 
     def kill(self) -> None:
         """As a crash does."""
@@ -178,8 +191,9 @@ class RealEtcd:
         """What the product sends to a host, run in the host's mount namespace."""
         del on_line
         self.calls += 1
-        folder = str(self.members[host.name].folder)
-        argv = ("unshare", "-m", "--", "sh", "-c", _IN_PLACE, "sh", folder, *command.argv)
+        member = self.members[host.name]
+        folder = str(member.folder)
+        argv = (*member.inside, "unshare", "-m", "--", "sh", "-c", _IN_PLACE, "sh", folder, *command.argv)
         done = await to_thread.run_sync(lambda: subprocess.run(argv, capture_output=True, text=True, check=False))
         return CommandResult(exit_code=done.returncode, stdout=done.stdout, stderr=done.stderr)
 
@@ -216,6 +230,50 @@ def a_real_etcd(folder: Path, *, tls: bool, settings: Mapping[str, str] | None =
             if member.process is not None and member.process.poll() is None:
                 member.process.kill()
                 member.process.wait()
+
+
+@contextmanager
+def an_embedded_etcd(folder: Path) -> Iterator[RealEtcd]:
+    """One member as k3s runs it: on loopback, with k3s' folders and certificates, in a network of its own."""
+    check()
+    authorise(folder / "authority")
+    server = folder / "cp1" / "rancher"
+    certify(server / "made", folder / "authority", "127.0.0.1")
+    (server / "tls" / "etcd").mkdir(parents=True)
+    for made, name in (("ca", "server-ca"), ("etcd", "server-client"), ("client", "client")):
+        (server / "tls" / "etcd" / f"{name}.crt").write_text((server / "made" / f"{made}.pem").read_text())
+        key = server / "made" / f"{made}-key.pem"
+        if key.exists():
+            (server / "tls" / "etcd" / f"{name}.key").write_text(key.read_text())
+    (folder / "cp1" / "units").mkdir()
+    tls = server / "tls" / "etcd"
+    env = {
+        "ETCD_DATA_DIR": str(server / "db" / "etcd"),
+        "ETCD_LISTEN_CLIENT_URLS": "https://127.0.0.1:2379",
+        "ETCD_ADVERTISE_CLIENT_URLS": "https://127.0.0.1:2379",
+        "ETCD_CLIENT_CERT_AUTH": "true",
+        "ETCD_CERT_FILE": f"{tls}/server-client.crt",
+        "ETCD_KEY_FILE": f"{tls}/server-client.key",
+        "ETCD_TRUSTED_CA_FILE": f"{tls}/server-ca.crt",
+    }
+    network = subprocess.Popen(
+        ("unshare", "-n", "sh", "-c", "ip link set lo up && echo up && exec sleep 600"), stdout=-1
+    )
+    member = RealMember(host=a_host("cp1"), folder=folder / "cp1", address="127.0.0.1", env=env, network=network)
+    try:
+        assert network.stdout is not None
+        assert network.stdout.readline() == b"up\n"
+        member.start()
+        deadline = time.monotonic() + _START
+        while "ready to serve client requests" not in (member.folder / "log").read_text():
+            assert time.monotonic() < deadline, (member.folder / "log").read_text()[-2000:]
+            time.sleep(0.1)
+        yield RealEtcd(folder=folder, tls=True, members={"cp1": member})
+    finally:
+        for process in (member.process, network):
+            if process is not None:
+                process.kill()
+                process.communicate()
 
 
 def _openssl(*args: str) -> None:

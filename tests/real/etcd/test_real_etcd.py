@@ -1,5 +1,6 @@
 """The etcd gate against a real etcd of three members, plain and with client certificates."""
 
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ from nixkube_deploy.model.fleet import Distribution
 from nixkube_deploy.protocols import quorum
 from nixkube_deploy.protocols.etcd import hear
 from nixkube_deploy.protocols.quorum import spare
-from tests.real.etcd.members import RealEtcd, a_real_etcd
+from tests.real.etcd.members import RealEtcd, a_real_etcd, an_embedded_etcd
 
 KUBERNETES = Distribution.KUBERNETES
 
@@ -105,8 +106,7 @@ async def test_a_learner_keeps_everybody_where_they_are(etcd: RealEtcd):
         failure = await refused(etcd, "cp1")
         if "is a learner" in failure.message or time.monotonic() > deadline:
             break
-    assert "the etcd member cp4" in failure.message
-    assert "is a learner" in failure.message
+    assert failure.message == "cp1 is not touched: the etcd member of cp4 is a learner"
     assert "etcdctl member promote" in failure.next
     heard = await hear(etcd, etcd.members["cp4"].host, KUBERNETES)
     assert heard is not None
@@ -139,6 +139,21 @@ async def test_certificates_that_the_member_refuses_are_told(tmp_path: Path):
         failure = await refused(etcd, "cp1")
         assert "its own etcd member does not answer" in failure.message
         assert "certificate" in failure.seen
+
+
+async def test_an_etcd_in_k3s_is_found_by_its_data_and_asked_with_its_certificates(tmp_path: Path):
+    with an_embedded_etcd(tmp_path) as etcd:
+        host = etcd.members["cp1"].host
+        heard = await hear(etcd, host, Distribution.K3S)
+        assert heard is not None
+        assert str(heard.voice) == "the leader"
+        assert await spare(etcd, host, etcd.hosts, Distribution.K3S, print) == "etcd voters that stay: none"
+        etcd.members["cp1"].kill()
+        heard = await hear(etcd, host, Distribution.K3S)
+        assert heard is not None, "its data is still there"
+        assert heard.voice.absent
+        shutil.rmtree(tmp_path / "cp1" / "rancher" / "db")
+        assert await hear(etcd, host, Distribution.K3S) is None, "a k3s on SQLite has no member"
 
 
 async def test_a_host_without_etcd_is_asked_once_and_never_waits(etcd: RealEtcd):
