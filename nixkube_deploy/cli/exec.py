@@ -35,6 +35,8 @@ def command(
 
     if words[0] == "--":
         words = words[1:]
+    elif words[0].startswith("-"):  # It would be run, and on every host.
+        raise click.UsageError(f"{words[0]}: options come before INVENTORY, and -- before a command that begins so")
     if not words:
         raise click.UsageError("what should run? deploy exec INVENTORY -- CMD...")
     argv = ("sh", "-c", words[0]) if len(words) == 1 else words

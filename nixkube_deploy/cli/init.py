@@ -1,7 +1,7 @@
 """``deploy init``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,16 +26,7 @@ _KINDS = "intel, amd, arm, raspberry-pi-4, raspberry-pi-5"
 @click.option("--user", default="deploy", show_default=True, help="Who logs in to deploy, and becomes root by sudo.")
 @click.option("--ssh-key", "key", metavar="KEY|FILE", help="The public key of that user; otherwise yours, from ~/.ssh.")
 @click.option("--force", is_flag=True, help="Also in a folder that is not empty; no file that is there is changed.")
-def command(
-    folder: Path,
-    name: str | None,
-    distribution: str,
-    planes: tuple[str, ...],
-    workers: tuple[str, ...],
-    user: str,
-    key: str | None,
-    force: bool,
-) -> None:
+def command(folder: Path, name: str | None, *, force: bool, **options: Any) -> None:
     """Write an inventory and a flake for a new cluster into DIR.
 
     HARDWARE is one of intel (the default), amd, arm, raspberry-pi-4 and raspberry-pi-5. Without hosts, three examples
@@ -50,15 +41,15 @@ def command(
     from nixkube_deploy.app.scaffoldtext import EXAMPLES
 
     machines = (
-        *(_machine("--control-plane", each, is_control_plane=True) for each in planes),
-        *(_machine("--worker", each, is_control_plane=False) for each in workers),
+        *(_machine("--control-plane", each, is_control_plane=True) for each in options["planes"]),
+        *(_machine("--worker", each, is_control_plane=False) for each in options["workers"]),
     )
     wanted = Wanted(
         name=name or folder.absolute().resolve().name or "cluster",
-        distribution=distribution,
+        distribution=options["distribution"],
         machines=machines or EXAMPLES,
-        user=user,
-        keys=public_keys(key, Path.home()),
+        user=options["user"],
+        keys=public_keys(options["key"], Path.home()),
         placeholders=not machines,
     )
     _tell(scaffold(folder, wanted, force=force))

@@ -164,6 +164,12 @@ def test_nothing_to_run_is_said(rig):
     assert "CMD" in done.stderr
 
 
+def test_an_option_behind_the_inventory_is_refused_before_every_host_runs_it_as_a_command(rig):
+    done = rig.deploy("exec", rig.inventory, "--on", "w1", "--", "reboot")
+    assert done.returncode == 2
+    assert "--on: options come before INVENTORY" in done.stderr
+
+
 def test_what_a_host_prints_cannot_command_the_terminal(rig):
     done = rig.deploy("exec", "--on", "w1", rig.inventory, "--", "echo", "\x1b[2Jgone\x07")
     assert "\x1b" not in done.stdout

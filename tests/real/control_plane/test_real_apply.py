@@ -7,6 +7,7 @@ The inventory's kubeconfig is the one of ``docs/rbac.yaml``. A courier takes wha
 import json
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -66,7 +67,7 @@ def write_fleet(folder: Path) -> Path:
 
 
 @dataclass
-class Beside:
+class Beside(ABC):
     """A thread that does the same thing again and again until the block ends; what it died of is raised there."""
 
     every: float
@@ -92,8 +93,8 @@ class Beside:
                 self.error = error
                 return
 
-    def step(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def step(self) -> None: ...
 
 
 @dataclass

@@ -16,13 +16,13 @@ START = 1_700_000_000.0
 
 
 class Cluster:
-    """One namespace ``work`` on two nodes, and a hand on the clock."""
+    """One namespace ``shop`` on two nodes, and a hand on the clock."""
 
     def __init__(self) -> None:
         self.state = KubeState(now=START, timing=Timing(pod_start=0.1, grace_scale=1 / 60))
         for name in ("w1", "w2"):
             self.state.register_node(name, machine_id=name, boot_id=name)
-        for name in ("default", "kube-system", "work"):
+        for name in ("default", "kube-system", "shop"):
             self.state.apply(seed.namespace(name))
         self.run(1)
 
@@ -54,7 +54,7 @@ class Cluster:
         return self.send("POST", path, {"kind": "Eviction", "metadata": meta})
 
     def budget(self, name: str) -> dict[str, Any]:
-        found = self.state.find("PodDisruptionBudget", name, "work")
+        found = self.state.find("PodDisruptionBudget", name, "shop")
         assert found is not None
         status: dict[str, Any] = found["status"]
         return status
@@ -66,7 +66,7 @@ def cluster() -> Cluster:
 
 
 def web(kind: str = "Deployment", replicas: int | None = 2) -> Object:
-    return seed.workload(kind, "web", "work", replicas=replicas)
+    return seed.workload(kind, "web", "shop", replicas=replicas)
 
 
 def held(pod: Object) -> Object:
@@ -76,7 +76,7 @@ def held(pod: Object) -> Object:
 def test_a_finalizer_holds_a_pod_after_its_containers_ended(cluster: Cluster) -> None:
     cluster.add(web(replicas=1))
     pod = cluster.state.store.put(held(cluster.pods("web")[0]))
-    path = f"/api/v1/namespaces/work/pods/{pod['metadata']['name']}"
+    path = f"/api/v1/namespaces/shop/pods/{pod['metadata']['name']}"
     assert cluster.evict(pod)[0] == 201
     cluster.run(2)
     _, left, _ = cluster.send("GET", path)
@@ -88,8 +88,8 @@ def test_a_finalizer_holds_a_pod_after_its_containers_ended(cluster: Cluster) ->
 
 
 def test_a_finalizer_holds_any_object(cluster: Cluster) -> None:
-    cluster.add({"kind": "ConfigMap", "metadata": {"name": "c", "namespace": "work", "finalizers": ["a/b"]}})
-    path = "/api/v1/namespaces/work/configmaps/c"
+    cluster.add({"kind": "ConfigMap", "metadata": {"name": "c", "namespace": "shop", "finalizers": ["a/b"]}})
+    path = "/api/v1/namespaces/shop/configmaps/c"
     code, left, _ = cluster.send("DELETE", path)
     assert (code, left["kind"]) == (200, "ConfigMap")
     assert cluster.send("PATCH", path, {"metadata": {"finalizers": None}})[0] == 200
@@ -99,7 +99,7 @@ def test_a_finalizer_holds_any_object(cluster: Cluster) -> None:
 def test_a_second_deletion_shortens_the_grace_and_never_lengthens_it(cluster: Cluster) -> None:
     cluster.add(web(replicas=1))
     (pod,) = cluster.pods("web")
-    path = f"/api/v1/namespaces/work/pods/{pod['metadata']['name']}"
+    path = f"/api/v1/namespaces/shop/pods/{pod['metadata']['name']}"
     graces = []
     for grace in ("20", "300", "5"):
         _, now, _ = cluster.send("DELETE", path, gracePeriodSeconds=grace)
@@ -113,21 +113,21 @@ def test_a_namespace_empties_gracefully_and_takes_no_evictions_meanwhile(cluster
     cluster.add(web())
     first, _ = cluster.pods("web")
     cluster.state.store.put(held(first))
-    assert cluster.send("DELETE", "/api/v1/namespaces/work")[0] == 200
+    assert cluster.send("DELETE", "/api/v1/namespaces/shop")[0] == 200
     code, status, _ = cluster.evict(first)
     assert (code, status["details"]["causes"][0]["reason"]) == (403, "NamespaceTerminating")
     cluster.run(2)
     (last,) = cluster.pods("web")
     assert "deletionTimestamp" in last["metadata"]
-    assert cluster.state.find("Namespace", "work")["status"]["phase"] == "Terminating"
-    path = f"/api/v1/namespaces/work/pods/{last['metadata']['name']}"
+    assert cluster.state.find("Namespace", "shop")["status"]["phase"] == "Terminating"
+    path = f"/api/v1/namespaces/shop/pods/{last['metadata']['name']}"
     cluster.send("PATCH", path, {"metadata": {"finalizers": None}})
     cluster.run(0.5)
-    assert cluster.state.find("Namespace", "work") is None
+    assert cluster.state.find("Namespace", "shop") is None
 
 
 def test_dependents_follow_their_owner_unless_they_are_orphaned(cluster: Cluster) -> None:
-    daemons = "/apis/apps/v1/namespaces/work/daemonsets/web"
+    daemons = "/apis/apps/v1/namespaces/shop/daemonsets/web"
     cluster.add(web("DaemonSet", None))
     cluster.send("DELETE", daemons, propagationPolicy="Orphan")
     cluster.run(1)
@@ -162,7 +162,7 @@ def test_a_statefulset_pod_waits_until_the_one_before_it_is_gone(cluster: Cluste
     cluster.evict(old)
     cluster.run(2)
     assert [p["metadata"]["uid"] for p in cluster.pods("web")] == [old["metadata"]["uid"]]
-    path = f"/api/v1/namespaces/work/pods/{old['metadata']['name']}"
+    path = f"/api/v1/namespaces/shop/pods/{old['metadata']['name']}"
     cluster.send("PATCH", path, {"metadata": {"finalizers": None}})
     cluster.run(1)
     (new,) = cluster.pods("web")
@@ -172,7 +172,7 @@ def test_a_statefulset_pod_waits_until_the_one_before_it_is_gone(cluster: Cluste
 
 def test_the_mirror_of_a_static_pod_is_made_again(cluster: Cluster) -> None:
     annotations = {"kubernetes.io/config.mirror": "x"}
-    meta = {"name": "etcd-w1", "namespace": "work", "labels": {"app": "etcd"}, "annotations": annotations}
+    meta = {"name": "etcd-w1", "namespace": "shop", "labels": {"app": "etcd"}, "annotations": annotations}
     cluster.add({"kind": "Pod", "metadata": meta, "spec": {"nodeName": "w1", "containers": []}, "status": {}})
     (old,) = cluster.pods("etcd")
     cluster.evict(old)
@@ -184,7 +184,7 @@ def test_the_mirror_of_a_static_pod_is_made_again(cluster: Cluster) -> None:
 
 def test_a_budget_that_was_not_looked_at_yet_says_when_to_ask_again(cluster: Cluster) -> None:
     cluster.add(web())
-    cluster.state.apply(seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "work"))
+    cluster.state.apply(seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "shop"))
     code, status, answer = cluster.evict(cluster.pods("web")[0])
     assert code == 429
     assert answer.headers["Retry-After"] == "10"
@@ -195,7 +195,7 @@ def test_a_budget_that_was_not_looked_at_yet_says_when_to_ask_again(cluster: Clu
 
 
 def test_an_eviction_is_noted_in_its_budget_until_the_controller_sees_it(cluster: Cluster) -> None:
-    cluster.add(web(), seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "work"))
+    cluster.add(web(), seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "shop"))
     assert cluster.budget("web")["conditions"][0]["reason"] == "SufficientPods"
     pod = cluster.pods("web")[0]
     assert cluster.evict(pod)[0] == 201
@@ -216,7 +216,7 @@ def test_an_eviction_is_noted_in_its_budget_until_the_controller_sees_it(cluster
 
 
 def test_a_budget_over_pods_without_a_scale_allows_nothing_and_says_why(cluster: Cluster) -> None:
-    cluster.add(seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "work"))
+    cluster.add(seed.budget("web", {"app": "web"}, {"maxUnavailable": 1}, "shop"))
     cluster.add(web("DaemonSet", None))
     assert cluster.budget("web")["conditions"][0]["reason"] == "SyncFailed"
     code, status, _ = cluster.evict(cluster.pods("web")[0])
@@ -230,7 +230,7 @@ def test_an_unhealthy_pod_of_a_broken_workload_goes_only_where_the_policy_says_s
 ) -> None:
     limits = {"minAvailable": 2, "unhealthyPodEvictionPolicy": policy}
     cluster.state.hold_pods("w1")
-    cluster.add(web(), seed.budget("web", {"app": "web"}, limits, "work"))
+    cluster.add(web(), seed.budget("web", {"app": "web"}, limits, "shop"))
     sick = next(p for p in cluster.pods("web") if p["spec"]["nodeName"] == "w1")
     cluster.state.store.put(merged(sick, status={"phase": "Running"}))
     cluster.run(0.2)
@@ -264,11 +264,11 @@ def test_a_node_that_is_cut_off_is_unknown_and_its_pods_do_not_end(cluster: Clus
     pod = next(p for p in cluster.pods("web") if p["spec"]["nodeName"] == "w1")
     cluster.evict(pod)
     cluster.run(2)
-    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is not None
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "shop") is not None
     cluster.state.cut_off("w1", cut=False)
     cluster.run(1)
     assert is_ready(cluster.state.find("Node", "w1"))
-    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is None
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "shop") is None
 
 
 def test_a_pod_that_is_stuck_ends_when_that_does(cluster: Cluster) -> None:
@@ -277,7 +277,7 @@ def test_a_pod_that_is_stuck_ends_when_that_does(cluster: Cluster) -> None:
     cluster.state.keep_pods(pod["spec"]["nodeName"])
     cluster.evict(pod)
     cluster.run(3)
-    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is not None
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "shop") is not None
     cluster.state.keep_pods(pod["spec"]["nodeName"], kept=False)
     cluster.run(0.2)
-    assert cluster.state.find("Pod", pod["metadata"]["name"], "work") is None
+    assert cluster.state.find("Pod", pod["metadata"]["name"], "shop") is None
